@@ -1,0 +1,239 @@
+//! The plain sections: numbers, durations and words, with their ranges.
+//!
+//! The ranges keep out what cannot work (no slots, a wait of no time) and what is surely a slip of units; they are no
+//! advice.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::read::Section;
+use super::tree::beside;
+use crate::price::Nano;
+use crate::provider::HttpSettings;
+
+/// Longest duration taken, in seconds: a year.
+const YEAR: f64 = 31_536_000.0;
+const MIB: u64 = 1 << 20;
+
+/// How work is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerSection {
+    /// Items worked on at once.
+    pub concurrency: usize,
+    /// An item still waiting for its provider after so long fails.
+    pub job_deadline: Duration,
+}
+
+/// How failed transport is repeated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetrySection {
+    /// Attempts in a row before a call backs off.
+    pub attempts: u32,
+    /// The first wait between two attempts.
+    pub base: Duration,
+    /// The longest wait between two attempts; at least `base`.
+    pub max: Duration,
+    /// The pause after the attempts are used up.
+    pub backoff: Duration,
+}
+
+/// What media children may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaSection {
+    /// Decoder processes at once; 0: one per core.
+    pub decoders: usize,
+    /// The whole preparation of one source.
+    pub prepare_timeout: Duration,
+    /// Probing one source; at most `prepare_timeout`.
+    pub probe_timeout: Duration,
+    /// Processor seconds of one child.
+    pub cpu_seconds: u64,
+    /// Address space of one child, in MiB.
+    pub memory_mib: u64,
+    /// Largest source, in MiB.
+    pub max_source_mib: u64,
+    /// Most pixels of one frame.
+    pub max_pixels: u64,
+    /// Longest source.
+    pub max_duration: Duration,
+    /// Most output of one preparation, in MiB.
+    pub max_output_mib: u64,
+    /// Program name or path.
+    pub ffmpeg: String,
+    /// Program name or path.
+    pub ffprobe: String,
+}
+
+/// What may be spent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BudgetSection {
+    /// Ceiling over everything; none: no ceiling.
+    pub total: Option<Nano>,
+}
+
+/// Where journal, quota and money are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shared {
+    /// In the run's output directory.
+    Output,
+    /// In this SQLite file.
+    Embedded(PathBuf),
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetrySection {
+    /// A filter in the syntax of tracing's `EnvFilter`.
+    pub log: String,
+    /// The shape of a line.
+    pub format: LogFormat,
+}
+
+/// The shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+pub(super) fn worker(root: &mut Section<'_>) -> WorkerSection {
+    let mut section = root.section("worker");
+    let worker = WorkerSection {
+        concurrency: size(u64::from(section.whole32("concurrency", 1..=100_000))),
+        job_deadline: section.seconds("job_deadline_seconds", 1.0..=YEAR),
+    };
+    section.finish();
+    worker
+}
+
+pub(super) fn retry(root: &mut Section<'_>) -> RetrySection {
+    let mut section = root.section("retry");
+    let retry = RetrySection {
+        attempts: section.whole32("attempts", 1..=1000),
+        base: Duration::from_millis(section.whole("base_ms", 1..=3_600_000)),
+        max: Duration::from_millis(section.whole("max_ms", 1..=86_400_000)),
+        backoff: Duration::from_millis(section.whole("backoff_ms", 1..=86_400_000)),
+    };
+    if retry.base > retry.max {
+        section.sink.out_of_order("retry.base_ms", "retry.max_ms");
+    }
+    section.finish();
+    retry
+}
+
+pub(super) fn http(root: &mut Section<'_>) -> HttpSettings {
+    let mut section = root.section("http");
+    let mut http = HttpSettings {
+        connect: section.seconds("connect_seconds", 0.001..=3600.0),
+        first_byte: section.seconds("first_byte_seconds", 0.001..=86_400.0),
+        idle: section.seconds("idle_seconds", 0.001..=86_400.0),
+        total: section.seconds("total_seconds", 0.001..=86_400.0),
+        max_reply_bytes: size(section.whole("max_reply_mib", 1..=1024) * MIB),
+        extra_ca_file: None,
+    };
+    let file = section.text("extra_ca_file");
+    if !file.value.is_empty() {
+        let path = beside(&file.origin, &file.value);
+        if !path.is_file() {
+            let message = format!("there is no file {}: correct the path, or leave it empty", path.display());
+            section.sink.mistake(&section.key("extra_ca_file"), None, &file.origin, message);
+        }
+        http.extra_ca_file = Some(path);
+    }
+    let parts =
+        [("connect_seconds", http.connect), ("first_byte_seconds", http.first_byte), ("idle_seconds", http.idle)];
+    for (name, _) in parts.into_iter().filter(|(_, part)| *part > http.total) {
+        section.sink.out_of_order(&section.key(name), "http.total_seconds");
+    }
+    section.finish();
+    http
+}
+
+pub(super) fn media(root: &mut Section<'_>) -> MediaSection {
+    let mut section = root.section("media");
+    let media = MediaSection {
+        decoders: size(u64::from(section.whole32("decoders", 0..=4096))),
+        prepare_timeout: section.seconds("prepare_timeout_seconds", 0.1..=YEAR),
+        probe_timeout: section.seconds("probe_timeout_seconds", 0.1..=YEAR),
+        cpu_seconds: section.whole("cpu_seconds", 1..=31_536_000),
+        memory_mib: section.whole("memory_mib", 64..=1_048_576),
+        max_source_mib: section.whole("max_source_mib", 1..=16_777_216),
+        max_pixels: section.whole("max_pixels", 4096..=1 << 32),
+        max_duration: section.seconds("max_duration_seconds", 0.1..=YEAR),
+        max_output_mib: section.whole("max_output_mib", 1..=16_777_216),
+        ffmpeg: program(&mut section, "ffmpeg"),
+        ffprobe: program(&mut section, "ffprobe"),
+    };
+    if media.probe_timeout > media.prepare_timeout {
+        section.sink.out_of_order("media.probe_timeout_seconds", "media.prepare_timeout_seconds");
+    }
+    section.finish();
+    media
+}
+
+pub(super) fn budget(root: &mut Section<'_>) -> BudgetSection {
+    let mut section = root.section("budget");
+    let mut budget = BudgetSection::default();
+    if let Some(text) = section.decimal("total_usd").filter(|text| !text.value.trim().is_empty()) {
+        match text.value.trim().parse() {
+            Ok(total) => budget.total = Some(total),
+            Err(error) => {
+                let key = section.key("total_usd");
+                section.sink.mistake(&key, Some(text.value), &text.origin, format!("{error}, or \"\" for no ceiling"));
+            }
+        }
+    }
+    section.finish();
+    budget
+}
+
+pub(super) fn shared(root: &mut Section<'_>) -> Shared {
+    let mut section = root.section("shared");
+    let key = section.key("url");
+    let mut shared = Shared::Output;
+    match section.unshown_text("url") {
+        None => section.sink.mistake(&key, None, &section.origin, "is missing; set it"),
+        Some(url) => match url.value.strip_prefix("embedded:") {
+            Some(path) if !path.is_empty() => {
+                section.sink.entry(key, format!("{:?}", url.value), &url.origin);
+                shared = Shared::Embedded(beside(&url.origin, path));
+            }
+            None if url.value.is_empty() => section.sink.entry(key, "\"\"".to_owned(), &url.origin),
+            _ => {
+                let message = "names no known store: write \"embedded:PATH\", or \"\" for the output directory";
+                section.sink.mistake(&key, None, &url.origin, message);
+            }
+        },
+    }
+    section.finish();
+    shared
+}
+
+pub(super) fn telemetry(root: &mut Section<'_>) -> TelemetrySection {
+    let mut section = root.section("telemetry");
+    let log = section.text("log");
+    if let Err(error) = EnvFilter::builder().parse(&log.value) {
+        let message = format!("is not a log filter ({error}): write a level, or target=level pairs");
+        section.sink.conflict("telemetry.log", message);
+    }
+    let format = section.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    section.finish();
+    TelemetrySection { log: log.value, format: format.unwrap_or(LogFormat::Text) }
+}
+
+fn program(section: &mut Section<'_>, name: &'static str) -> String {
+    let program = section.text(name).value;
+    if program.trim().is_empty() {
+        let key = section.key(name);
+        section.sink.conflict(&key, format!("is empty: write {name:?} or a path"));
+    }
+    program
+}
+
+fn size(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
