@@ -1,0 +1,386 @@
+//! One ask, carried through: journal, claim, reservation, attempt, settling, storing.
+//!
+//! Everything that can go wrong between a rendered request and a stored reply ends here. Transport attempts have a budget
+//! of their own and cost neither an ask nor a try; when they are used up the call backs off and starts again, until the
+//! job's deadline. A reply that was paid for and cannot be stored is held and tried again while no new call starts.
+//! Nothing is resent blindly: an attempt whose end was not seen is booked at its worst case before the next one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use super::failures::Patience;
+use super::failures::{Failures, Next};
+use super::line::{Account, Cost, Line};
+use crate::fault::Halt;
+use crate::journal::{Canonical, Claim, Journal, Key, Look, Stored};
+use crate::price::Nano;
+use crate::provider::http::Client;
+use crate::provider::{Billed, CallError, CallErrorKind, Reply, Request, Usage};
+use crate::quota::gate::{Gate, NoReservation, Reservation};
+use crate::quota::ledger::End;
+
+/// Between attempts to store a reply that was paid for.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How long a stop waits for such a reply to be stored.
+const STORE_GRACE: Duration = Duration::from_secs(20);
+/// Carries asks through. One for the process.
+#[derive(Debug)]
+pub struct Caller {
+    journal: Journal,
+    live: Option<Live>,
+}
+
+/// What is needed to pay for a reply.
+#[derive(Debug)]
+pub struct Live {
+    /// The transport.
+    pub client: Client,
+    /// The gate.
+    pub gate: Arc<Gate>,
+    /// By provider and model.
+    pub lines: BTreeMap<(String, String), Line>,
+    /// Retrying.
+    pub patience: Patience,
+}
+
+/// On whose behalf a call is made, and until when.
+#[derive(Debug, Clone, Copy)]
+pub struct Payer<'a> {
+    /// The job's id.
+    pub job_id: &'a str,
+    /// How long a provider may be away, from an ask's first outage on; what is waited for a quota does not count.
+    pub job_deadline: Duration,
+    /// No new call starts after this.
+    pub stop: &'a CancellationToken,
+}
+
+/// A reply that is in the journal.
+#[derive(Debug, Clone)]
+pub struct Paid {
+    /// Its key.
+    pub key: Key,
+    /// What is stored.
+    pub stored: Stored,
+    /// How often it was sent now; 0 when it was in the journal.
+    pub attempts: u32,
+}
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub enum NoReply {
+    /// The provider will never take this request.
+    Refused(String),
+    /// The provider did not answer until the deadline, or too often so that each attempt may have been billed.
+    Provider(String),
+    /// The run ends.
+    Halt(Halt),
+    /// The journal does not have it, and nothing else may be asked.
+    Missing(Box<Canonical>),
+}
+
+impl Caller {
+    /// A caller that pays for what the journal lacks.
+    pub fn live(journal: Journal, live: Live) -> Self {
+        Self { journal, live: Some(live) }
+    }
+
+    /// A caller that only reads the journal.
+    pub fn offline(journal: Journal) -> Self {
+        Self { journal, live: None }
+    }
+
+    /// The stored reply to a request, asked for and paid for if nobody has yet. `build` makes the request as it is sent.
+    ///
+    /// Cancel safety: a call in flight is lost when the future is dropped, and counts at its worst case.
+    pub async fn reply(
+        &self,
+        canonical: &Canonical,
+        provider: &str,
+        build: impl Fn() -> Request,
+        payer: Payer<'_>,
+    ) -> Result<Paid, NoReply> {
+        let key = canonical.key();
+        loop {
+            let Some(live) = &self.live else {
+                let stored = self.journal.read(key).await.map_err(|e| NoReply::Halt(Halt::Worker(e.to_string())))?;
+                let missing = || NoReply::Missing(Box::new(canonical.clone()));
+                return stored.map(|stored| Paid { key, stored, attempts: 0 }).ok_or_else(missing);
+            };
+            match self.journal.look(key).await {
+                Ok(Look::Hit(stored)) => return Ok(Paid { key, stored: *stored, attempts: 0 }),
+                Ok(Look::Claimed(claim)) => {
+                    let request = build();
+                    let (stored, attempts) = self.pay(live, canonical, provider, &request, &claim, payer).await?;
+                    return Ok(Paid { key, stored, attempts });
+                }
+                Ok(Look::Busy(waiting)) => tokio::select! {
+                    () = payer.stop.cancelled() => return Err(NoReply::Halt(Halt::Stopped)),
+                    () = waiting.done() => {}
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "the journal cannot be read; no call is made until it can");
+                    rest(STORE_RETRY, payer.stop).await?;
+                }
+            }
+        }
+    }
+
+    async fn pay(
+        &self,
+        live: &Live,
+        canonical: &Canonical,
+        provider: &str,
+        request: &Request,
+        claim: &Claim,
+        payer: Payer<'_>,
+    ) -> Result<(Stored, u32), NoReply> {
+        let line = live.lines.get(&(provider.to_owned(), request.model.clone())).ok_or_else(|| {
+            NoReply::Halt(Halt::Setup(format!("no provider {provider:?} with model {:?} is set up", request.model)))
+        })?;
+        let cost = Cost::of(line, request);
+        let mut attempts = 0;
+        let mut failures = Failures::new(live.patience, payer.job_deadline);
+        loop {
+            let accounts = line.accounts_in_turn().map_err(NoReply::Halt)?;
+            let specs: Vec<_> = accounts.iter().map(|account| &account.spec).collect();
+            let asked = Instant::now();
+            let reserved = live.gate.reserve(&specs, cost.tokens, cost.bound, payer.stop).await;
+            let (chosen, reservation) = reserved.map_err(|no| match no {
+                NoReservation::Halt(halt) => NoReply::Halt(halt),
+                NoReservation::Never(why) => NoReply::Refused(why),
+            })?;
+            let account = accounts[chosen];
+            failures.waited(asked.elapsed());
+            attempts += 1;
+            let error = match live.client.call(&line.endpoint, &account.credential, request).await {
+                Ok(reply) => {
+                    let stored = self.keep(live, canonical, claim, reservation, line, &cost, reply, payer).await?;
+                    return Ok((stored, attempts));
+                }
+                Err(error) => error,
+            };
+            tracing::debug!(role = %canonical.role, attempt = attempts, %error, "a call failed");
+            let (spent, end) = match error.billed {
+                Billed::No => (Nano::ZERO, End::Settled),
+                Billed::Unknown => (cost.bound, End::Unconfirmed),
+            };
+            live.gate.settle(reservation, cost.tokens, spent, end, payer.stop).await;
+            if let Some(why) = failures.too_many_unseen(&error) {
+                return Err(NoReply::Provider(why));
+            }
+            let pause = meet(live, line, account, &error, &mut failures).await?;
+            rest(pause, payer.stop).await?;
+        }
+    }
+
+    /// Stores a reply that was paid for, however long that takes.
+    #[expect(clippy::too_many_arguments, reason = "all of one call's state meets here and nowhere else")]
+    async fn keep(
+        &self,
+        live: &Live,
+        canonical: &Canonical,
+        claim: &Claim,
+        reservation: Reservation,
+        line: &Line,
+        cost: &Cost,
+        reply: Reply,
+        payer: Payer<'_>,
+    ) -> Result<Stored, NoReply> {
+        // A server that reports no usage may have billed anything: its call stays at its worst case.
+        let (spent, end) = if reply.usage == Usage::default() && cost.bound > Nano::ZERO {
+            (cost.bound, End::Unconfirmed)
+        } else {
+            (line.price.cost(&reply.usage), End::Settled)
+        };
+        let tokens = cost.settled_tokens(line.endpoint.protocol, &reply.usage);
+        let settlement = reservation.settlement(tokens, spent, end);
+        let stored = Stored { reply, payer: payer.job_id.to_owned(), cost: spent };
+        let mut holding = None;
+        let mut stopping: Option<Instant> = None;
+        loop {
+            match self.journal.store(claim, canonical, &stored, settlement).await {
+                Ok(kept) => {
+                    reservation.close(tokens, spent, end);
+                    return Ok(kept);
+                }
+                Err(error) => tracing::warn!(%error, "a reply that was paid for cannot be stored; trying until it can"),
+            }
+            holding.get_or_insert_with(|| live.gate.holding());
+            if payer.stop.is_cancelled() {
+                let grace = *stopping.get_or_insert_with(|| Instant::now() + STORE_GRACE);
+                if Instant::now() > grace {
+                    return Err(NoReply::Halt(Halt::Worker(
+                        "a reply that was paid for could not be stored".to_owned(),
+                    )));
+                }
+            }
+            tokio::time::sleep(STORE_RETRY).await;
+        }
+    }
+}
+
+/// Sleeps, unless the run stops.
+async fn rest(pause: Duration, stop: &CancellationToken) -> Result<(), NoReply> {
+    tokio::select! {
+        () = stop.cancelled() => Err(NoReply::Halt(Halt::Stopped)),
+        () = tokio::time::sleep(pause) => Ok(()),
+    }
+}
+
+/// What a failed attempt leads to: a pause before the next, or the end.
+async fn meet(
+    live: &Live,
+    line: &Line,
+    account: &Account,
+    error: &CallError,
+    failures: &mut Failures,
+) -> Result<Duration, NoReply> {
+    match error.kind {
+        CallErrorKind::Unavailable => match failures.outage(error, jitter(), Instant::now()) {
+            Next::Attempt(pause) => return Ok(pause),
+            Next::Round(_) | Next::GiveUp
+                if error.billed == Billed::No && !live.client.has_answered(&line.endpoint) =>
+            {
+                return Err(NoReply::Halt(Halt::Setup(line.nothing_answers(error))));
+            }
+            Next::Round(pause) => {
+                if line.first_to_back_off(pause) {
+                    tracing::warn!(%error, pause_seconds = pause.as_secs(), "a provider does not answer; backing off");
+                }
+                return Ok(pause);
+            }
+            Next::GiveUp => return Err(NoReply::Provider(error.message.clone())),
+        },
+        // The whole account waits, and this call with it: at the gate, not here.
+        CallErrorKind::Throttled => live.gate.pause(&account.spec, failures.throttled(error, jitter())).await,
+        CallErrorKind::DayExhausted => live.gate.park(&account.spec, error.retry_after).await,
+        CallErrorKind::Refused => return Err(NoReply::Refused(error.message.clone())),
+        CallErrorKind::ModelUnknown => return Err(NoReply::Halt(Halt::Setup(error.message.clone()))),
+        CallErrorKind::KeyRefused => line.refuse(account, error),
+    }
+    Ok(Duration::ZERO)
+}
+
+/// 0..1, from the clock's lowest bits through a hash: retries need to be apart, not unpredictable.
+fn jitter() -> f64 {
+    static DRAWS: AtomicUsize = AtomicUsize::new(0);
+    let draw = DRAWS.fetch_add(1, Ordering::Relaxed);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let hash = blake3::hash(format!("{draw} {}", now.as_nanos()).as_bytes());
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    f64::from(u32::from_le_bytes([a, b, c, d])) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::journal::key::Sample;
+    use crate::provider::credentials::Credential;
+    use crate::provider::{Params, Part, Protocol, Role, Thinking};
+    use crate::quota::Limits;
+    use crate::quota::gate::AccountSpec;
+    use crate::quota::ledger::Ledger;
+    use crate::retry::Policy;
+    use crate::state::State;
+
+    const MODEL: &str = "gemini-2.5-flash";
+
+    fn line(keys: &[&str]) -> Line {
+        let config = config::load(&[], &[]).unwrap().config;
+        let mut endpoint = config.providers["gemini"].endpoint.clone();
+        // The discard port: nothing listens there.
+        endpoint.base_url = "http://127.0.0.1:9".to_owned();
+        let price = config.prices.find(Protocol::Gemini, MODEL).unwrap().clone();
+        let limits = Limits {
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            requests_per_day: None,
+            day_resets: jiff::tz::TimeZone::UTC,
+            spread_seconds: 0.0,
+        };
+        let account = |key: &&str| {
+            let spec = AccountSpec { name: format!("gemini/{key}"), limits: limits.clone(), concurrency: None };
+            (Credential::new(*key, "secret"), spec)
+        };
+        Line::new(endpoint, price, keys.iter().map(account).collect())
+    }
+
+    fn request() -> Request {
+        Request {
+            role: Role::Evaluator,
+            model: MODEL.to_owned(),
+            system: None,
+            parts: vec![Part::Text("x".to_owned())].into(),
+            params: Params {
+                temperature: None,
+                top_p: None,
+                max_output_tokens: 10,
+                thinking: Thinking::Default,
+                seed: 1,
+            },
+            schema: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_at_which_nothing_ever_answered_ends_the_run_after_one_round() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = Arc::new(State::open(&dir.path().join("state.sqlite")).unwrap());
+        let ledger = Ledger::open(Arc::clone(&state), "r", 0).await.unwrap();
+        let millisecond = Duration::from_millis(1);
+        let policy = Policy { attempts: 3, base: millisecond, max: millisecond };
+        let live = Live {
+            client: Client::new(&config::load(&[], &[]).unwrap().config.http).unwrap(),
+            gate: Arc::new(Gate::open(ledger, None, None).await.unwrap()),
+            lines: [(("gemini".to_owned(), MODEL.to_owned()), line(&["K"]))].into(),
+            patience: Patience { policy, backoff: Duration::from_hours(1) },
+        };
+        let gate = Arc::clone(&live.gate);
+        let caller = Caller::live(Journal::new(state), live);
+        let canonical = Canonical::new("i", MODEL, Role::Evaluator, "item", Sample { item: 0, try_index: 0 });
+        let stop = CancellationToken::new();
+        let payer = Payer { job_id: "job", job_deadline: Duration::from_hours(24), stop: &stop };
+        let ended = caller.reply(&canonical, "gemini", request, payer).await;
+        let Err(NoReply::Halt(Halt::Setup(message))) = ended else { panic!("{ended:?}") };
+        assert!(message.starts_with("gemini: nothing answers at http://127.0.0.1:9 ("), "{message}");
+        assert!(message.ends_with("); check providers.gemini.base_url"), "{message}");
+        assert_eq!((gate.totals().calls, gate.totals().spent), (3, Nano::ZERO));
+    }
+
+    #[tokio::test]
+    async fn a_refused_key_is_used_no_more_and_the_last_one_says_what_to_do() {
+        let line = line(&["FIRST_KEY", "SECOND_KEY"]);
+        let error = CallError {
+            kind: CallErrorKind::KeyRefused,
+            billed: Billed::No,
+            message: "gemini: API key not valid".to_owned(),
+            retry_after: None,
+        };
+        line.refuse(&line.accounts[0], &error);
+        let left: Vec<_> = line.accounts_in_turn().unwrap().iter().map(|a| a.credential.label.clone()).collect();
+        assert_eq!(left, ["SECOND_KEY"]);
+        line.refuse(&line.accounts[1], &error);
+        let Err(Halt::Setup(why)) = line.accounts_in_turn() else { panic!() };
+        assert_eq!(why, "key FIRST_KEY is refused: gemini: API key not valid; set a valid key in FIRST_KEY");
+    }
+
+    #[test]
+    fn each_call_begins_with_another_key() {
+        let line = line(&["A", "B", "C"]);
+        let order = |_| line.accounts_in_turn().unwrap().iter().map(|a| &*a.credential.label).collect::<String>();
+        assert_eq!((0..4).map(order).collect::<Vec<_>>(), ["ABC", "BCA", "CAB", "ABC"]);
+    }
+
+    #[test]
+    fn one_call_tells_of_a_round_of_back_off_for_all() {
+        let line = line(&["A"]);
+        let told: Vec<bool> = (0..3).map(|_| line.first_to_back_off(Duration::from_hours(1))).collect();
+        assert_eq!(told, [true, false, false]);
+    }
+}

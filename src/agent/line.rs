@@ -1,0 +1,125 @@
+//! One model of one provider with its keys, and what a call to it may take of limits and money.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::fault::Halt;
+use crate::price::{Nano, Price};
+use crate::provider::credentials::Credential;
+use crate::provider::{CallError, Endpoint, Protocol, Request, Usage, gemini, openai};
+use crate::quota::gate::AccountSpec;
+
+/// One model of one provider, with all that is needed to ask it.
+#[derive(Debug)]
+pub struct Line {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// The model's price.
+    pub price: Price,
+    /// One account per credential.
+    pub accounts: Vec<Account>,
+    next: AtomicUsize,
+    /// Until when its outage has been told.
+    told_until: Mutex<Option<Instant>>,
+}
+
+/// A credential and the limits it has for one model.
+#[derive(Debug)]
+pub struct Account {
+    /// The key.
+    pub credential: Credential,
+    /// Its limits.
+    pub spec: AccountSpec,
+    pub(super) refused: OnceLock<String>,
+}
+
+impl Line {
+    /// A model with its accounts.
+    pub fn new(endpoint: Endpoint, price: Price, accounts: Vec<(Credential, AccountSpec)>) -> Self {
+        let account = |(credential, spec)| Account { credential, spec, refused: OnceLock::new() };
+        let accounts = accounts.into_iter().map(account).collect();
+        Self { endpoint, price, accounts, next: AtomicUsize::new(0), told_until: Mutex::default() }
+    }
+
+    /// The credentials that are not refused, in turn: each call begins with another one; else why they were.
+    pub(super) fn accounts_in_turn(&self) -> Result<Vec<&Account>, Halt> {
+        let start = self.next.fetch_add(1, Ordering::Relaxed) % self.accounts.len().max(1);
+        let (before, from) = self.accounts.split_at(start);
+        let live: Vec<_> = from.iter().chain(before).filter(|account| account.refused.get().is_none()).collect();
+        if live.is_empty() {
+            let why = self.accounts.iter().find_map(|account| account.refused.get());
+            return Err(Halt::Setup(
+                why.cloned().unwrap_or_else(|| format!("provider {} has no key", self.endpoint.name)),
+            ));
+        }
+        Ok(live)
+    }
+
+    /// Uses a key that the provider refuses no more, and says what to do.
+    pub(super) fn refuse(&self, account: &Account, error: &CallError) {
+        let label = &account.credential.label;
+        let advice = if account.credential.expose().is_empty() {
+            format!("set api_key_env or api_key_file in providers.{}", self.endpoint.name)
+        } else {
+            format!("set a valid key in {label}")
+        };
+        if account.refused.set(format!("key {label} is refused: {}; {advice}", error.message)).is_ok() {
+            tracing::warn!(key = %label, %error, "a key is refused and not used any more; {advice}");
+        }
+    }
+
+    /// Whether a back-off of `pause` is news: one call tells for all that wait meanwhile.
+    pub(super) fn first_to_back_off(&self, pause: Duration) -> bool {
+        let now = Instant::now();
+        let mut until = self.told_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = until.is_none_or(|until| now >= until);
+        if news {
+            *until = Some(now + pause);
+        }
+        news
+    }
+
+    /// The sentence for an address at which nothing has ever answered.
+    pub(super) fn nothing_answers(&self, error: &CallError) -> String {
+        let Endpoint { name, base_url, .. } = &self.endpoint;
+        let cause = error.message.strip_prefix(&format!("{name}: ")).unwrap_or(&error.message);
+        format!("{name}: nothing answers at {base_url} ({cause}); check providers.{name}.base_url")
+    }
+}
+
+/// What a call may take of limits and money.
+pub(super) struct Cost {
+    /// Of the account's tokens per minute.
+    pub(super) tokens: u64,
+    /// Money at most.
+    pub(super) bound: Nano,
+    max_output: u32,
+}
+
+impl Cost {
+    pub(super) fn of(line: &Line, request: &Request) -> Self {
+        let max_output = match line.endpoint.protocol {
+            Protocol::Gemini => gemini::max_billed_output(request),
+            Protocol::Openai => openai::max_billed_output(request),
+        };
+        let input = line.price.expected_tokens(request);
+        let tokens = match line.endpoint.protocol {
+            Protocol::Gemini => input,
+            // OpenAI counts what was asked for, and never gives it back.
+            Protocol::Openai => input.saturating_add(u64::from(max_output)),
+        };
+        Self { tokens, bound: line.price.upper_bound(request, max_output), max_output }
+    }
+
+    /// The account's tokens, once the usage is known.
+    pub(super) fn settled_tokens(&self, protocol: Protocol, usage: &Usage) -> u64 {
+        match protocol {
+            _ if usage.input_tokens == 0 => self.tokens,
+            Protocol::Gemini => usage.input_tokens,
+            Protocol::Openai => usage.input_tokens.saturating_add(u64::from(self.max_output)),
+        }
+    }
+}

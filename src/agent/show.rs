@@ -1,0 +1,79 @@
+//! How an item's media become the parts of a prompt.
+//!
+//! Media come first, in the order of the item, each after a line that names it and its times, and the same for every
+//! role with the same media mode: so all roles and tries of a clip share a prefix that providers' caches can hit.
+
+use std::sync::Arc;
+
+use crate::job::{MediaKind, MediaRef};
+use crate::journal::key::CanonicalMedium;
+use crate::media::Prepared;
+use crate::provider::Part;
+use crate::recipe::MediaMode;
+
+/// One medium of an item, ready to be shown.
+#[derive(Debug, Clone)]
+pub struct Medium {
+    /// As the item names it.
+    pub source: MediaRef,
+    /// Its frames and sound.
+    pub prepared: Arc<Prepared>,
+}
+
+/// What a role is shown.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    /// Labels, images and sounds, in order.
+    pub parts: Vec<Part>,
+    /// The same for the journal's key.
+    pub canonical: Vec<CanonicalMedium>,
+}
+
+/// The parts of `media` that a role in this mode is shown.
+pub fn parts(mode: MediaMode, media: &[Medium]) -> Shown {
+    let mut shown = Shown::default();
+    for medium in media {
+        if mode.frames() && medium.source.kind == MediaKind::Video {
+            frames(medium, &mut shown);
+        }
+        if mode.audio() && medium.source.own_track {
+            sound(medium, &mut shown);
+        }
+    }
+    shown
+}
+
+fn frames(medium: &Medium, shown: &mut Shown) {
+    let frames = &medium.prepared.frames;
+    let times: Vec<String> = frames.iter().map(|frame| seconds(frame.at_ms)).collect();
+    let label = format!("Video \"{}\", key frames at {}:", medium.source.name, times.join(", "));
+    shown.parts.push(Part::Text(label));
+    shown.parts.extend(frames.iter().map(|frame| Part::Image {
+        blob: frame.jpeg.clone(),
+        width: frame.width,
+        height: frame.height,
+    }));
+    shown.canonical.push(canonical(medium, "frames"));
+}
+
+fn sound(medium: &Medium, shown: &mut Shown) {
+    let Some(sound) = &medium.prepared.sound else { return };
+    let what = match medium.source.kind {
+        MediaKind::Video => "Sound of video",
+        MediaKind::Audio => "Sound",
+    };
+    let cut = if sound.trimmed { ", its beginning" } else { "" };
+    let label = format!("{what} \"{}\", {}{cut}:", medium.source.name, seconds(sound.duration_ms));
+    shown.parts.push(Part::Text(label));
+    shown.parts.push(Part::Audio { blob: sound.wav.clone(), duration_ms: sound.duration_ms });
+    shown.canonical.push(canonical(medium, "audio"));
+}
+
+fn canonical(medium: &Medium, shown: &'static str) -> CanonicalMedium {
+    let (name, sha256) = (medium.source.name.clone(), medium.prepared.sha256.clone());
+    CanonicalMedium { name, shown, sha256 }
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{}.{} s", ms / 1000, ms % 1000 / 100)
+}
