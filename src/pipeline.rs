@@ -1,0 +1,223 @@
+//! One job, from its item to its record.
+//!
+//! Media are made ready, the loop runs, the record is put together. A job's own fault ends in its record; what is
+//! nobody's fault ends the run instead ([`crate::fault`]) and leaves the job to be run again, which costs nothing.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::ask::Asker;
+use crate::agent::caller::{Caller, Payer};
+use crate::agent::show::Medium;
+use crate::fault::{self, Halt};
+use crate::job::{Job, MediaKind, MediaRef};
+use crate::journal::Canonical;
+use crate::media::{Kind, Library, MediaError, Prepared};
+use crate::provider::Usage;
+use crate::recipe::Recipe;
+use crate::record::{Record, RecordCall, RecordMedium, SCHEMA_VERSION, Status};
+use crate::refine::{Refined, Unfinished, refine};
+
+/// What every job of a run shares.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// The run's recipe.
+    pub recipe: Arc<Recipe>,
+    /// Its digest.
+    pub recipe_digest: String,
+    /// Makes media ready.
+    pub library: Library,
+    /// Carries asks through.
+    pub caller: Caller,
+    /// What each provider is called in journal keys.
+    pub identities: std::collections::BTreeMap<String, String>,
+    /// How long a job waits for its provider.
+    pub job_deadline: Duration,
+    /// Who runs it, for the records.
+    pub worker: String,
+    /// No new call starts after this.
+    pub stop: CancellationToken,
+}
+
+/// Why a job has no record.
+#[derive(Debug)]
+pub enum NoRecord {
+    /// The run ends.
+    Halt(Halt),
+    /// Offline: the journal lacks this request.
+    Missing(Box<Canonical>),
+}
+
+impl Pipeline {
+    /// Runs one job to its record.
+    ///
+    /// Cancel safety: dropped, it loses calls in flight (they count at their worst case) and nothing else.
+    pub async fn run(&self, job: &Job) -> Result<Record, NoRecord> {
+        let started_at = jiff::Timestamp::now();
+        let job_id = job.id();
+        let prepared = tokio::select! {
+            // A child process ends with the future that waits for it.
+            () = self.stop.cancelled() => return Err(NoRecord::Halt(Halt::Stopped)),
+            prepared = self.prepare(job) => prepared,
+        };
+        let outcome = match first_failure(&prepared) {
+            Some(error) => {
+                let error = fault::of_media(error).map_err(NoRecord::Halt)?;
+                Refined { status: Status::Failed, tries: Vec::new(), best: None, error: Some(error) }
+            }
+            None => self.refine(job, &job_id, &prepared).await?,
+        };
+        Ok(self.record(job, job_id, &prepared, outcome, started_at))
+    }
+
+    async fn prepare(&self, job: &Job) -> Vec<Result<Arc<Prepared>, MediaError>> {
+        let mut prepared = Vec::with_capacity(job.item.media.len());
+        for source in &job.item.media {
+            prepared.push(self.library.prepare(source.location(), kind(source.kind)).await);
+        }
+        prepared
+    }
+
+    async fn refine(
+        &self,
+        job: &Job,
+        job_id: &str,
+        prepared: &[Result<Arc<Prepared>, MediaError>],
+    ) -> Result<Refined, NoRecord> {
+        let ready = job.item.media.iter().zip(prepared).filter_map(|(source, prepared)| {
+            let prepared = Arc::clone(prepared.as_ref().ok()?);
+            Some(Medium { source: source.clone(), prepared })
+        });
+        let media: Vec<Medium> = ready.collect();
+        let asker = Asker {
+            caller: &self.caller,
+            identities: &self.identities,
+            job,
+            recipe: &self.recipe,
+            media: &media,
+            payer: Payer { job_id, job_deadline: self.job_deadline, stop: &self.stop },
+            used: Mutex::new(HashSet::new()),
+        };
+        refine(&asker).await.map_err(|unfinished| match unfinished {
+            Unfinished::Halt(halt) => NoRecord::Halt(halt),
+            Unfinished::Missing(canonical) => NoRecord::Missing(canonical),
+        })
+    }
+
+    fn record(
+        &self,
+        job: &Job,
+        job_id: String,
+        prepared: &[Result<Arc<Prepared>, MediaError>],
+        outcome: Refined,
+        started_at: jiff::Timestamp,
+    ) -> Record {
+        let best = outcome.best.and_then(|best| outcome.tries.get(best));
+        let calls = || outcome.tries.iter().flat_map(|t| &t.calls);
+        let media =
+            job.item.media.iter().zip(prepared).map(|(source, prepared)| medium(source, prepared.as_ref().ok()));
+        Record {
+            schema_version: SCHEMA_VERSION,
+            run: job.run.clone(),
+            job_id,
+            item_id: job.item_id.clone(),
+            revision: job.revision,
+            status: outcome.status,
+            query: job.item.query.clone(),
+            task: job.item.task.clone(),
+            media: media.collect(),
+            best_try: best.map(|t| t.index),
+            score: best.and_then(|t| t.score),
+            threshold: self.recipe.threshold,
+            reasoning_steps: best.map(|t| t.reasoning_steps.clone()).unwrap_or_default(),
+            reasoning_answers: best.map(|t| t.reasoning_answers.clone()).unwrap_or_default(),
+            final_answer: best.and_then(|t| t.final_answer.clone()),
+            caption: best.and_then(|t| t.caption.clone()),
+            usage: total_usage(calls()),
+            cost_nano_usd: calls().map(|call| call.cost_nano_usd).sum(),
+            recipe_digest: self.recipe_digest.clone(),
+            error: outcome.error,
+            metadata: job.item.metadata.clone(),
+            worker: self.worker.clone(),
+            started_at,
+            finished_at: jiff::Timestamp::now(),
+            tries: outcome.tries,
+        }
+    }
+}
+
+/// A run-ending failure first: a job is not blamed for one medium while this machine cannot read another.
+fn first_failure(prepared: &[Result<Arc<Prepared>, MediaError>]) -> Option<&MediaError> {
+    let failures = || prepared.iter().filter_map(|p| p.as_ref().err());
+    failures().find(|error| fault::of_media(error).is_err()).or_else(|| failures().next())
+}
+
+fn medium(source: &MediaRef, prepared: Option<&Arc<Prepared>>) -> RecordMedium {
+    let sound = prepared.and_then(|p| p.sound.as_ref());
+    RecordMedium {
+        name: source.name.clone(),
+        kind: kind(source.kind).name().to_owned(),
+        uri: without_secrets(&source.uri),
+        sha256: prepared.map(|p| p.sha256.clone()),
+        bytes: prepared.map(|p| p.bytes),
+        duration_s: prepared.and_then(|p| p.duration_ms).map(seconds),
+        frames_s: prepared.map(|p| p.frames.iter().map(|f| seconds(f.at_ms)).collect()).unwrap_or_default(),
+        audio_s: sound.map(|sound| seconds(sound.duration_ms)),
+        audio_trimmed: sound.is_some_and(|sound| sound.trimmed),
+    }
+}
+
+/// A presigned URL's query is a credential, and so is its user name; a path may hold a question mark of its own.
+fn without_secrets(uri: &str) -> String {
+    let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
+    if scheme == "file" {
+        return uri.to_owned();
+    }
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
+}
+
+fn total_usage<'a>(calls: impl Iterator<Item = &'a RecordCall>) -> Usage {
+    calls.fold(Usage::default(), |sum, call| Usage {
+        input_tokens: sum.input_tokens + call.usage.input_tokens,
+        cached_tokens: sum.cached_tokens + call.usage.cached_tokens,
+        audio_tokens: sum.audio_tokens + call.usage.audio_tokens,
+        output_tokens: sum.output_tokens + call.usage.output_tokens,
+        thinking_tokens: sum.thinking_tokens + call.usage.thinking_tokens,
+    })
+}
+
+fn kind(kind: MediaKind) -> Kind {
+    match kind {
+        MediaKind::Video => Kind::Video,
+        MediaKind::Audio => Kind::Audio,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a length in milliseconds is far below 2^52")]
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_presigned_url_keeps_its_path_and_loses_its_secrets() {
+        for (uri, shown) in [
+            ("https://host/a.mp4?X-Amz-Signature=abc#f", "https://host/a.mp4"),
+            ("https://user:pass@host/a.mp4", "https://host/a.mp4"),
+            ("s3://bucket/a b.mp4", "s3://bucket/a b.mp4"),
+            ("clips/why?.mp4", "clips/why?.mp4"),
+            ("file:///clips/why?.mp4", "file:///clips/why?.mp4"),
+        ] {
+            assert_eq!(without_secrets(uri), shown);
+        }
+    }
+}
