@@ -1,0 +1,20 @@
+//! Integration tests: one binary, so that everything is linked once.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where something unexpected happens")]
+
+mod budget;
+mod corpus;
+mod ends;
+mod faults;
+mod limits;
+mod load;
+mod media;
+mod replay;
+mod resources;
+mod run;
+mod setup;
+mod simulator;
+mod support;
+
+/// Nothing that a test waits for takes so long, on the slowest machine.
+const PATIENCE: std::time::Duration = std::time::Duration::from_mins(2);
