@@ -74,6 +74,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether a provider can be asked: it has a key, or needs none.
+    pub fn has_key(&self, provider: &str) -> bool {
+        self.providers.get(provider).is_some_and(|p| !p.credentials.is_empty() || p.key_sources.is_empty())
+    }
+
     /// The first limit that matches; none: the provider's hints alone slow it down.
     pub fn limit(&self, provider: &str, model: &str) -> Option<&Limit> {
         self.limits.iter().find(|limit| limit.matches(provider, model))

@@ -31,6 +31,16 @@ pub enum Protocol {
     Openai,
 }
 
+impl Protocol {
+    /// The most output tokens that this request can be billed for, thinking included: what is sent as its maximum.
+    pub fn max_billed_output(self, request: &Request) -> u32 {
+        match self {
+            Self::Gemini => gemini::max_billed_output(request),
+            Self::Openai => openai::max_billed_output(request),
+        }
+    }
+}
+
 /// One seat of the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::fault::Halt;
 use crate::price::{Nano, Price};
 use crate::provider::credentials::Credential;
-use crate::provider::{CallError, Endpoint, Protocol, Request, Usage, gemini, openai};
+use crate::provider::{CallError, Endpoint, Protocol, Request, Usage};
 use crate::quota::gate::AccountSpec;
 
 /// One model of one provider, with all that is needed to ask it.
@@ -101,10 +101,7 @@ pub(super) struct Cost {
 
 impl Cost {
     pub(super) fn of(line: &Line, request: &Request) -> Self {
-        let max_output = match line.endpoint.protocol {
-            Protocol::Gemini => gemini::max_billed_output(request),
-            Protocol::Openai => openai::max_billed_output(request),
-        };
+        let max_output = line.endpoint.protocol.max_billed_output(request);
         let input = line.price.expected_tokens(request);
         let tokens = match line.endpoint.protocol {
             Protocol::Gemini => input,

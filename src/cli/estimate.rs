@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::context;
 use crate::job::{Item, MediaKind};
 use crate::price::{Nano, Price};
-use crate::provider::{Blob, Params, Part, Protocol, Request, Role, Usage, gemini, openai};
+use crate::provider::{Blob, Params, Part, Request, Role, Usage};
 use crate::recipe::Recipe;
 use crate::run::Options;
 use crate::run::plan::{Fingerprint, Plan, lines};
@@ -86,10 +86,7 @@ pub fn of(
             let seat = recipe.seat(role);
             let Some(line) = lines_of.get(&(seat.provider.clone(), seat.model.clone())) else { continue };
             let request = request(recipe, role, &item);
-            let max_output = match line.endpoint.protocol {
-                Protocol::Gemini => gemini::max_billed_output(&request),
-                Protocol::Openai => openai::max_billed_output(&request),
-            };
+            let max_output = line.endpoint.protocol.max_billed_output(&request);
             low = low.saturating_add(likely(&line.price, &request));
             high = high.saturating_add(line.price.upper_bound(&request, max_output));
         }

@@ -49,10 +49,9 @@ pub struct ExplainArgs {
 /// Runs the command.
 pub async fn main(args: ExplainArgs) -> Result<u8, Failure> {
     let config = configure(&args.config)?.config;
-    let has_key = |provider: &str| {
-        config.providers.get(provider).is_some_and(|p| !p.credentials.is_empty() || p.key_sources.is_empty())
-    };
-    let recipe = recipe_file(args.recipe.as_ref())?.with(args.score_threshold, args.max_tries)?.resolve(has_key);
+    let recipe = recipe_file(args.recipe.as_ref())?
+        .with(args.score_threshold, args.max_tries)?
+        .resolve(|provider| config.has_key(provider));
     let mut found = None;
     for line in lines(&Source::Corpus(args.corpus.clone()))? {
         if let (_, Ok(item)) = line.map_err(Failure::failed)?

@@ -100,7 +100,7 @@ pub async fn main(args: RunArgs) -> Result<u8, Failure> {
     let config = loaded.config;
     let recipe = recipe_file(args.recipe.as_ref())?
         .with(args.score_threshold, args.max_tries)?
-        .resolve(|provider| has_key(&config, provider));
+        .resolve(|provider| config.has_key(provider));
     let options = options(&args, &config)?;
     context::lines(&config, &recipe).map_err(|halt| Failure::setup(halt.to_string()))?;
     if args.dry_run {
@@ -142,10 +142,6 @@ fn tell_rejected(summary: &Summary) {
     if summary.items == 0 {
         say("no line is an item; a corpus is one JSON object per line, see aurelia run --help\n");
     }
-}
-
-fn has_key(config: &Config, provider: &str) -> bool {
-    config.providers.get(provider).is_some_and(|p| !p.credentials.is_empty() || p.key_sources.is_empty())
 }
 
 fn options(args: &RunArgs, config: &Config) -> Result<Options, Failure> {
