@@ -4,7 +4,8 @@
 //! prompt's text; answers are a function of that text and of the media, so any number of simulators agree, and one that is
 //! restarted goes on where it was. It keeps its own books, with its own prices, so that a client's accounts can be
 //! checked against somebody else's. Recorded replies were rejected: they answer only what was asked before, and load
-//! and chaos tests ask what nobody asked before.
+//! and chaos tests ask what nobody asked before. What it does remember are uploaded files (digests, never bytes), as the
+//! provider does: for as long as it runs.
 //!
 //! Besides the protocols it answers `GET /stats`, `POST /stats/reset`, `POST /control` (a merge patch of [`Settings`]) and
 //! `GET /healthz`. These have no authentication: it is a test tool, and listens on the loopback address by default.
@@ -17,8 +18,10 @@ pub mod cli;
 mod directive;
 mod draw;
 mod fault;
+mod files;
 mod gemini;
 mod line;
+mod measure;
 mod models;
 mod openai;
 mod prompt;
@@ -41,6 +44,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use books::Stats;
 pub use directive::Style;
+pub use files::{FileFaults, FileSettings, FileStats, Projects, Scripted};
 pub use models::Model;
 pub use settings::{Faults, Flavour, Keys, Latency, Limit, Settings};
 pub use window::LimitUse;
@@ -64,6 +68,7 @@ pub(crate) struct Shared {
     /// Settings, with their fault kinds expanded.
     settings: RwLock<(Arc<Settings>, Arc<Vec<fault::Fault>>)>,
     ledger: Ledger,
+    files: files::Store,
     started: Instant,
     answers: AtomicU64,
 }
@@ -85,6 +90,7 @@ impl Simulator {
         let addr = listener.local_addr()?;
         let shared = Arc::new(Shared {
             ledger: Ledger::new(Windows::new(&settings.limits)),
+            files: files::Store::new(),
             settings: RwLock::new((Arc::new(settings), Arc::new(kinds))),
             started: Instant::now(),
             answers: AtomicU64::new(0),
@@ -107,10 +113,10 @@ impl Simulator {
 
     /// What was counted since the start or the last reset.
     pub fn stats(&self) -> Stats {
-        self.shared.ledger.stats()
+        self.shared.stats()
     }
 
-    /// Sets all counts, windows and memories to zero.
+    /// Sets all counts, windows and memories to zero; uploaded files stay.
     pub fn reset_stats(&self) {
         self.shared.reset();
     }
@@ -161,6 +167,11 @@ impl Shared {
     pub(crate) fn reset(&self) {
         let windows = Windows::new(&self.settings().limits);
         self.ledger.books().reset(windows);
+        self.files.reset();
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats { files: self.files.stats(self.now_us() / 1_000), ..self.ledger.stats() }
     }
 
     /// Microseconds since the start.

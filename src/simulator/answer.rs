@@ -87,11 +87,13 @@ pub(crate) struct Answer {
 impl Call {
     /// Tokens of the prompt, by modality: text at four characters per token.
     pub(crate) fn prompt_tokens(&self) -> PromptTokens {
-        let of = |kind| self.media.iter().filter(|medium| medium.kind == kind).map(|medium| medium.tokens).sum();
+        let of =
+            |kind| -> u64 { self.media.iter().filter(|medium| medium.kind == kind).map(|medium| medium.tokens).sum() };
+        let sound: u64 = self.media.iter().map(|medium| medium.sound_tokens).sum();
         PromptTokens {
             text: text_tokens(&self.text),
             image: of(Kind::Image),
-            audio: of(Kind::Audio),
+            audio: of(Kind::Audio) + sound,
             video: of(Kind::Video),
             document: of(Kind::Document),
         }

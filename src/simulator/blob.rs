@@ -2,12 +2,14 @@
 //!
 //! Each blob is decoded exactly once; what is checked is what the real endpoints stumble over: bad base64, a type they
 //! do not take, bytes that are not what the type says. Sizes come from the headers of the files alone, no decoder runs.
+//! What is known of a medium only by its address (a URL, which is never fetched) is counted as a minute of it.
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, PAD_INDIFFERENT};
 
 use super::draw;
+use super::measure::{self, Format, Measured};
 use super::models::Model;
 use crate::provider::Protocol;
 
@@ -23,6 +25,18 @@ pub(crate) enum Kind {
     Document,
 }
 
+impl Kind {
+    /// Its name in statistics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Audio => "audio",
+            Self::Video => "video",
+            Self::Document => "document",
+        }
+    }
+}
+
 /// One decoded medium of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Medium {
@@ -32,6 +46,8 @@ pub(crate) struct Medium {
     /// Of the decoded bytes, so that both alphabets and both protocols agree.
     pub(crate) digest: u128,
     pub(crate) tokens: u64,
+    /// Of a video: the tokens of its sound, which are counted and billed as audio.
+    pub(crate) sound_tokens: u64,
 }
 
 /// Why a medium is refused.
@@ -44,38 +60,114 @@ pub(crate) enum BadBlob {
 }
 
 /// How much a picture is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Detail {
     Low,
     Medium,
     High,
+    #[default]
     Default,
 }
 
+/// How a medium is looked at: the detail, and of a video the part and the frames per second.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Look {
+    pub(crate) detail: Detail,
+    pub(crate) from_ms: u64,
+    pub(crate) to_ms: Option<u64>,
+    /// Default: 1.
+    pub(crate) fps: Option<f64>,
+}
+
+/// What is known of a medium beside its kind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    pub(crate) bytes: u64,
+    pub(crate) digest: u128,
+    pub(crate) measured: Measured,
+}
+
 /// Decodes and measures one blob for `model`. With `trust` the bytes are not checked against the type.
-pub(crate) fn read(model: &Model, mime: &str, base64: &str, detail: Detail, trust: bool) -> Result<Medium, BadBlob> {
-    let kind = kind_of(model.protocol, mime).ok_or(BadBlob::Mime)?;
-    let bytes = decode(model.protocol, base64).ok_or(BadBlob::Base64)?;
-    let tokens = match kind {
-        Kind::Image => match (image_size(&bytes), trust) {
-            (Some(size), _) => image_tokens(model, size, detail),
-            (None, true) => image_tokens(model, (512, 512), detail),
-            (None, false) if mime.ends_with("heic") || mime.ends_with("heif") => {
-                image_tokens(model, (512, 512), detail)
-            }
-            (None, false) => return Err(BadBlob::Content(kind)),
-        },
-        Kind::Audio if mime.contains("wav") => match (wav_ms(&bytes), trust) {
-            (Some(ms), _) => audio_tokens(model, ms),
-            (None, true) => audio_tokens(model, 1_000),
-            (None, false) => return Err(BadBlob::Content(kind)),
-        },
-        // Compressed sound at 128 kbit/s, video at 1 Mbit/s: a guess, but the same guess every time.
-        Kind::Audio => audio_tokens(model, bytes.len() as u64 / 16),
-        Kind::Video => (bytes.len() as u64 / 125_000 + 1) * if model.gemini_major() >= 3 { 102 } else { 300 },
-        Kind::Document => 258 * (bytes.len() as u64 / 100_000 + 1),
+pub(crate) fn read(model: &Model, mime: &str, base64: &str, look: Look, trust: bool) -> Result<Medium, BadBlob> {
+    let kind = match model.protocol {
+        Protocol::Gemini => gemini_kind(mime),
+        Protocol::Openai => openai_kind(mime),
     };
-    Ok(Medium { kind, bytes: bytes.len() as u64, digest: draw::digest(&[&bytes]), tokens })
+    decoded(model, kind.ok_or(BadBlob::Mime)?, mime, base64, look, trust)
+}
+
+/// The same for a `video_url` or `audio_url` part of a server that takes such parts: any type of that family in a data
+/// URL; another URL is not fetched, and stands for itself.
+pub(crate) fn read_url(model: &Model, kind: Kind, url: &str, trust: bool) -> Result<Medium, BadBlob> {
+    let family = if kind == Kind::Video { "video/" } else { "audio/" };
+    let Some(rest) = url.strip_prefix("data:") else {
+        let fits = url.starts_with("https://") || url.starts_with("http://");
+        return if fits { Ok(addressed(model, kind, url, Look::default())) } else { Err(BadBlob::Mime) };
+    };
+    let (mime, data) = rest.split_once(";base64,").ok_or(BadBlob::Mime)?;
+    if !mime.starts_with(family) {
+        return Err(BadBlob::Mime);
+    }
+    decoded(model, kind, mime, data, Look::default(), trust)
+}
+
+/// A medium of which only the address is known.
+pub(crate) fn addressed(model: &Model, kind: Kind, url: &str, look: Look) -> Medium {
+    let measured = Measured { ms: Some(60_000), ..Measured::default() };
+    let known = Known { bytes: 0, digest: draw::digest(&[b"url", url.as_bytes()]), measured };
+    weigh(model, kind, known, look)
+}
+
+fn decoded(model: &Model, kind: Kind, mime: &str, base64: &str, look: Look, trust: bool) -> Result<Medium, BadBlob> {
+    let bytes = decode(model.protocol, base64).ok_or(BadBlob::Base64)?;
+    let measured = measure::whole(&bytes);
+    if !trust && !is_what_it_says(kind, mime, &measured) {
+        return Err(BadBlob::Content(kind));
+    }
+    let known = Known { bytes: bytes.len() as u64, digest: draw::digest(&[&bytes]), measured };
+    Ok(weigh(model, kind, known, look))
+}
+
+/// Counts a medium's tokens.
+pub(crate) fn weigh(model: &Model, kind: Kind, known: Known, look: Look) -> Medium {
+    let Known { bytes, digest, measured } = known;
+    let medium = |tokens, sound_tokens| Medium { kind, bytes, digest, tokens, sound_tokens };
+    match kind {
+        Kind::Image => medium(image_tokens(model, measured.pixels.unwrap_or((512, 512)), look.detail), 0),
+        // Compressed sound at 128 kbit/s, video at 1 Mbit/s: a guess, but the same guess every time.
+        Kind::Audio => medium(audio_tokens(model, measured.ms.unwrap_or(bytes / 16)), 0),
+        Kind::Video => {
+            let whole = measured.ms.unwrap_or(bytes / 125 + 1);
+            let shown = look.to_ms.unwrap_or(u64::MAX).min(whole).saturating_sub(look.from_ms);
+            let sound = if measured.sound == Some(false) { 0 } else { audio_tokens(model, shown) };
+            medium(video_tokens(model, shown, look), sound)
+        }
+        Kind::Document => medium(258 * (bytes / 100_000 + 1), 0),
+    }
+}
+
+/// Whether the bytes are of the type they are sent as.
+fn is_what_it_says(kind: Kind, mime: &str, measured: &Measured) -> bool {
+    let rest = mime.split_once('/').map_or("", |(_, rest)| rest);
+    match kind {
+        Kind::Image => measured.pixels.is_some() || matches!(rest, "heic" | "heif"),
+        Kind::Audio => measured.format.is_some_and(|format| match format {
+            // A header without sound in it is no sound.
+            Format::Wav => matches!(rest, "wav" | "x-wav" | "wave") && measured.ms.is_some(),
+            Format::Mp3 => matches!(rest, "mp3" | "mpeg"),
+            Format::Flac => matches!(rest, "flac" | "x-flac"),
+            Format::Aac => matches!(rest, "aac" | "x-aac"),
+            Format::Ogg => matches!(rest, "ogg" | "opus"),
+            Format::Aiff => matches!(rest, "aiff" | "x-aiff"),
+            Format::Mp4 => matches!(rest, "m4a" | "mp4" | "x-m4a" | "aac"),
+            Format::Matroska => rest == "webm",
+            Format::Avi | Format::OtherVideo => false,
+        }),
+        Kind::Video => {
+            matches!(measured.format, Some(Format::Mp4 | Format::Matroska | Format::Avi | Format::OtherVideo))
+        }
+        Kind::Document => true,
+    }
 }
 
 /// Gemini takes both alphabets, OpenAI the standard one; both take missing padding.
@@ -85,22 +177,28 @@ fn decode(protocol: Protocol, base64: &str) -> Option<Vec<u8>> {
     engine.decode(base64).ok().filter(|bytes| !bytes.is_empty())
 }
 
-/// Types each API documents; anything else is refused.
-fn kind_of(protocol: Protocol, mime: &str) -> Option<Kind> {
+/// Types Gemini documents, and spellings of them it takes; anything else is refused.
+pub(crate) fn gemini_kind(mime: &str) -> Option<Kind> {
     let (family, rest) = mime.split_once('/')?;
-    match (protocol, family) {
-        (_, "image") if matches!(rest, "jpeg" | "png" | "webp") => Some(Kind::Image),
-        (Protocol::Gemini, "image") if matches!(rest, "heic" | "heif") => Some(Kind::Image),
-        (Protocol::Openai, "image") if rest == "gif" => Some(Kind::Image),
-        (_, "audio") if matches!(rest, "wav" | "mp3") => Some(Kind::Audio),
-        (Protocol::Gemini, "audio") => {
-            matches!(rest, "x-wav" | "mpeg" | "aiff" | "aac" | "ogg" | "flac" | "m4a" | "opus").then_some(Kind::Audio)
+    match (family, rest) {
+        ("image", "jpeg" | "png" | "webp" | "heic" | "heif") => Some(Kind::Image),
+        (
+            "audio",
+            "wav" | "x-wav" | "mp3" | "mpeg" | "aiff" | "aac" | "x-aac" | "ogg" | "flac" | "x-flac" | "m4a" | "opus",
+        ) => Some(Kind::Audio),
+        ("video", "mp4" | "mpeg" | "mov" | "quicktime" | "avi" | "x-flv" | "mpg" | "webm" | "wmv" | "3gpp") => {
+            Some(Kind::Video)
         }
-        (Protocol::Gemini, "video") => {
-            matches!(rest, "mp4" | "mpeg" | "mov" | "quicktime" | "avi" | "x-flv" | "mpg" | "webm" | "wmv" | "3gpp")
-                .then_some(Kind::Video)
-        }
-        (Protocol::Gemini, "application") if rest == "pdf" => Some(Kind::Document),
+        ("application", "pdf") => Some(Kind::Document),
+        _ => None,
+    }
+}
+
+/// Types of OpenAI's own parts.
+fn openai_kind(mime: &str) -> Option<Kind> {
+    match mime.split_once('/')? {
+        ("image", "jpeg" | "png" | "webp" | "gif") => Some(Kind::Image),
+        ("audio", "wav" | "mp3") => Some(Kind::Audio),
         _ => None,
     }
 }
@@ -137,84 +235,23 @@ fn audio_tokens(model: &Model, ms: u64) -> u64 {
     (ms * per_second).div_ceil(1_000).max(1)
 }
 
-/// Width and height from a JPEG, PNG, GIF or WebP header.
-fn image_size(b: &[u8]) -> Option<(u32, u32)> {
-    let size = if b.starts_with(&[0xff, 0xd8]) {
-        jpeg_size(b)?
-    } else if b.starts_with(b"\x89PNG\r\n\x1a\n") {
-        (be32(b, 16)?, be32(b, 20)?)
-    } else if b.starts_with(b"GIF8") {
-        (le16(b, 6)?, le16(b, 8)?)
-    } else if b.starts_with(b"RIFF") && b.get(8..12)? == b"WEBP" {
-        match b.get(12..16)? {
-            b"VP8X" => (le24(b, 24)? + 1, le24(b, 27)? + 1),
-            b"VP8L" => {
-                let packed = le32(b, 21)?;
-                ((packed & 0x3fff) + 1, ((packed >> 14) & 0x3fff) + 1)
-            }
-            _ => (le16(b, 26)? & 0x3fff, le16(b, 28)? & 0x3fff),
-        }
-    } else {
-        return None;
+/// Gemini per sampled frame: 258, or 66 at low detail; from 3 on 70, or 280 at high. Others: as a small picture a second.
+fn video_tokens(model: &Model, ms: u64, look: Look) -> u64 {
+    let per_frame = match (model.protocol, model.gemini_major(), look.detail) {
+        (Protocol::Gemini, 3.., Detail::High) => 280,
+        (Protocol::Gemini, 3.., _) => 70,
+        (Protocol::Gemini, _, Detail::Low) => 66,
+        (Protocol::Gemini, _, _) => 258,
+        (Protocol::Openai, _, _) => 85,
     };
-    (size.0 > 0 && size.1 > 0).then_some(size)
-}
-
-/// Walks the segments up to the frame header (SOF0..SOF15 but DHT, JPG and DAC).
-fn jpeg_size(b: &[u8]) -> Option<(u32, u32)> {
-    let mut at = 2;
-    loop {
-        if *b.get(at)? != 0xff {
-            return None;
-        }
-        let marker = *b.get(at + 1)?;
-        match marker {
-            0xff => at += 1,
-            0x01 | 0xd0..=0xd8 => at += 2,
-            0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => return Some((be16(b, at + 7)?, be16(b, at + 5)?)),
-            _ => at += 2 + usize::try_from(be16(b, at + 2)?).ok()?,
-        }
-    }
-}
-
-/// Milliseconds of a RIFF/WAVE file by its byte rate; a streamed header (size unknown) counts what is there.
-fn wav_ms(b: &[u8]) -> Option<u64> {
-    if !(b.starts_with(b"RIFF") && b.get(8..12)? == b"WAVE") {
-        return None;
-    }
-    let (mut at, mut rate) = (12, 0);
-    loop {
-        let (name, size) = (b.get(at..at + 4)?, usize::try_from(le32(b, at + 4)?).ok()?);
-        match name {
-            b"fmt " => rate = u64::from(le32(b, at + 16)?),
-            b"data" => {
-                let there = size.min(b.len().saturating_sub(at + 8)) as u64;
-                return (rate > 0).then(|| there * 1_000 / rate);
-            }
-            _ => {}
-        }
-        at = at.checked_add(8)?.checked_add(size)?.checked_add(size % 2)?;
-    }
-}
-
-fn be16(b: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from(u16::from_be_bytes(b.get(at..at + 2)?.try_into().ok()?)))
-}
-
-fn be32(b: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_be_bytes(b.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn le16(b: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from(u16::from_le_bytes(b.get(at..at + 2)?.try_into().ok()?)))
-}
-
-fn le24(b: &[u8], at: usize) -> Option<u32> {
-    Some(le16(b, at)? | u32::from(*b.get(at + 2)?) << 16)
-}
-
-fn le32(b: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(b.get(at..at + 4)?.try_into().ok()?))
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a float-to-int cast saturates, and a count of frames is small"
+    )]
+    let frames = look.fps.map_or(ms.div_ceil(1_000), |fps| (ms as f64 / 1_000.0 * fps).ceil() as u64);
+    per_frame * frames.max(1)
 }
 
 #[cfg(test)]
@@ -241,9 +278,13 @@ mod tests {
         b
     }
 
-    fn tokens(model: &str, mime: &str, bytes: &[u8], detail: Detail) -> u64 {
-        let model = models::built_in().find(|m| m.name == model).unwrap();
-        read(&model, mime, &STANDARD.encode(bytes), detail, false).unwrap().tokens
+    fn model(name: &str) -> Model {
+        models::built_in().find(|m| m.name == name).unwrap()
+    }
+
+    fn tokens(name: &str, mime: &str, bytes: &[u8], detail: Detail) -> u64 {
+        let look = Look { detail, ..Look::default() };
+        read(&model(name), mime, &STANDARD.encode(bytes), look, false).unwrap().tokens
     }
 
     #[test]
@@ -269,23 +310,71 @@ mod tests {
     }
 
     #[test]
-    fn a_jpeg_is_measured_by_its_frame_header() {
-        let b = [0xff, 0xd8, 0xff, 0xe0, 0, 4, 1, 2, 0xff, 0xc0, 0, 17, 8, 1, 0xe0, 2, 0x80, 3];
-        assert_eq!(image_size(&b), Some((640, 480)));
-        assert_eq!(image_size(&b[..12]), None);
+    fn both_alphabets_give_the_same_digest_and_bad_text_is_refused() {
+        let gemini = model("gemini-2.5-flash");
+        let mut bytes = png(8, 8);
+        bytes.extend([0xfb, 0xff, 0xfe]);
+        let standard = read(&gemini, "image/png", &STANDARD.encode(&bytes), Look::default(), false).unwrap();
+        let url_safe = read(&gemini, "image/png", &URL_SAFE.encode(&bytes), Look::default(), false).unwrap();
+        assert_eq!(standard, url_safe);
+        assert_eq!(read(&gemini, "image/png", "not base64!", Look::default(), true), Err(BadBlob::Base64));
+        assert_eq!(read(&gemini, "image/bmp", "AAAA", Look::default(), true), Err(BadBlob::Mime));
+        let refused = read(&gemini, "image/png", "AAAA", Look::default(), false);
+        assert_eq!(refused, Err(BadBlob::Content(Kind::Image)));
     }
 
     #[test]
-    fn both_alphabets_give_the_same_digest_and_bad_text_is_refused() {
-        let gemini = models::built_in().find(|m| m.name == "gemini-2.5-flash").unwrap();
-        let mut bytes = png(8, 8);
-        bytes.extend([0xfb, 0xff, 0xfe]);
-        let standard = read(&gemini, "image/png", &STANDARD.encode(&bytes), Detail::Default, false).unwrap();
-        let url_safe = read(&gemini, "image/png", &URL_SAFE.encode(&bytes), Detail::Default, false).unwrap();
-        assert_eq!(standard, url_safe);
-        assert_eq!(read(&gemini, "image/png", "not base64!", Detail::Default, true), Err(BadBlob::Base64));
-        assert_eq!(read(&gemini, "image/bmp", "AAAA", Detail::Default, true), Err(BadBlob::Mime));
-        let refused = read(&gemini, "image/png", "AAAA", Detail::Default, false);
-        assert_eq!(refused, Err(BadBlob::Content(Kind::Image)));
+    fn a_video_counts_by_its_second_and_its_sound_apart() {
+        let known =
+            |ms, sound| Known { bytes: 1_000_000, digest: 1, measured: Measured { ms, sound, ..Measured::default() } };
+        let part = Look { from_ms: 2_000, to_ms: Some(5_000), fps: Some(2.0), ..Look::default() };
+        let with = |detail| Look { detail, ..Look::default() };
+        for (name, known, look, frames, sound) in [
+            ("gemini-2.5-flash", known(Some(10_000), Some(true)), Look::default(), 2_580, 320),
+            ("gemini-2.5-flash", known(Some(10_000), Some(false)), with(Detail::Low), 660, 0),
+            ("gemini-2.5-flash", known(Some(10_000), None), part, 258 * 6, 96),
+            ("gemini-3.8-flash", known(Some(9_001), Some(true)), Look::default(), 700, 289),
+            ("gemini-3.8-flash", known(Some(10_000), Some(false)), with(Detail::High), 2_800, 0),
+            ("gemini-2.5-flash", known(None, Some(false)), Look::default(), 258 * 9, 0),
+        ] {
+            let medium = weigh(&model(name), Kind::Video, known, look);
+            assert_eq!((medium.tokens, medium.sound_tokens), (frames, sound), "{name} {known:?} {look:?}");
+        }
+    }
+
+    #[test]
+    fn sound_must_be_what_its_type_says() {
+        let frame = [&[0xff, 0xfb, 0x90, 0x00][..], &[0; 413]].concat();
+        let flac = b"fLaC\0\0\0\x22 and so on, for more than a block of it".to_vec();
+        for (mime, bytes, taken) in [
+            ("audio/mpeg", &frame, true),
+            ("audio/mp3", &frame, true),
+            ("audio/flac", &frame, false),
+            ("audio/flac", &flac, true),
+            ("audio/x-flac", &flac, true),
+            ("audio/aac", &flac, false),
+            ("audio/ogg", &b"OggS and so on".to_vec(), true),
+            ("audio/mp3", &b"no sound at all".to_vec(), false),
+            ("video/mp4", &b"\0\0\0\x10ftypisom\0\0\0\0".to_vec(), true),
+            ("video/mp4", &frame, false),
+        ] {
+            let found = read(&model("gemini-2.5-flash"), mime, &STANDARD.encode(bytes), Look::default(), false);
+            assert_eq!(found.is_ok(), taken, "{mime}: {found:?}");
+        }
+        let found = read(&model("gpt-audio"), "audio/flac", &STANDARD.encode(&flac), Look::default(), false);
+        assert_eq!(found, Err(BadBlob::Mime));
+    }
+
+    #[test]
+    fn a_url_is_never_fetched_and_stands_for_itself() {
+        let (model, mp4) = (model("gpt-4o"), STANDARD.encode(b"\0\0\0\x10ftypisom\0\0\0\0"));
+        let at = |kind, url: &str| read_url(&model, kind, url, false);
+        let one = at(Kind::Video, "https://host.test/a.mp4").unwrap();
+        assert_eq!((one.bytes, one.tokens, one.sound_tokens), (0, 85 * 60, 600));
+        assert_ne!(one.digest, at(Kind::Video, "https://host.test/b.mp4").unwrap().digest);
+        assert_eq!(at(Kind::Video, &format!("data:video/mp4;base64,{mp4}")).unwrap().bytes, 16);
+        assert_eq!(at(Kind::Audio, &format!("data:video/mp4;base64,{mp4}")), Err(BadBlob::Mime));
+        assert_eq!(at(Kind::Video, "file:///etc/passwd"), Err(BadBlob::Mime));
+        assert_eq!(at(Kind::Video, "data:video/mp4;base64,AAAA"), Err(BadBlob::Content(Kind::Video)));
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
+use super::files::FileStats;
 use super::prompt::Seat;
 use super::window::{LimitUse, Windows};
 
@@ -39,6 +40,9 @@ pub struct Stats {
     pub peak_concurrency: u64,
     /// Decoded media bytes received.
     pub media_bytes: u64,
+    /// Media parts of well-formed calls with a good key, by kind: image, audio, video, document.
+    #[serde(default)]
+    pub parts_shown: BTreeMap<String, u64>,
     /// Body bytes received.
     pub body_bytes: u64,
     /// Prompt tokens billed.
@@ -57,6 +61,9 @@ pub struct Stats {
     pub by_key: BTreeMap<String, u64>,
     /// How each limit was used, per key and model.
     pub limits: Vec<LimitUse>,
+    /// Uploads and files, by project.
+    #[serde(default)]
+    pub files: BTreeMap<String, FileStats>,
 }
 
 /// A map that forgets its older half when it is full.
@@ -198,7 +205,17 @@ impl Books {
 
     /// Counts a fault.
     pub(crate) fn see_fault(&mut self, fault: Fault) {
-        *self.stats.faults.entry(fault.name().to_owned()).or_default() += 1;
+        self.see_named_fault(fault.name());
+    }
+
+    /// Counts a fault by its name.
+    pub(crate) fn see_named_fault(&mut self, name: &str) {
+        *self.stats.faults.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// Counts a media part.
+    pub(crate) fn see_part(&mut self, kind: &str) {
+        *self.stats.parts_shown.entry(kind.to_owned()).or_default() += 1;
     }
 }
 

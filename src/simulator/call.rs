@@ -102,7 +102,7 @@ fn admit(
     arrived: &Arrived,
     parse: impl FnOnce(&[u8], &Settings) -> Result<Call, Refusal>,
 ) -> Result<Admitted, Refusal> {
-    let key = check_key(settings, arrived)?;
+    let key = check_key(settings, arrived.protocol, arrived.key.as_deref())?;
     let body_id = draw::digest(&[arrived.path.as_bytes(), &arrived.body]);
     shared.ledger.books().see_body(body_id, arrived.body.len() as u64);
     let call = parse(&arrived.body, settings)?;
@@ -120,6 +120,7 @@ fn admit(
     let mut books = shared.ledger.books();
     books.see_caller(&key, &call.model.name);
     books.stats.media_bytes += call.media_bytes();
+    call.media.iter().for_each(|medium| books.see_part(medium.kind.name()));
     if let Err(denied) = books.windows.admit(now, &key, &call.model.name, tokens) {
         books.stats.limit_violations += 1;
         drop(books);
@@ -156,10 +157,10 @@ fn ordered_fault(books: &mut super::books::Books, prompt: &Prompt, id: u128) -> 
 }
 
 /// The key's fingerprint, or why it is refused.
-fn check_key(settings: &Settings, arrived: &Arrived) -> Result<String, Refusal> {
-    let gemini = arrived.protocol == Protocol::Gemini;
+pub(crate) fn check_key(settings: &Settings, protocol: Protocol, key: Option<&str>) -> Result<String, Refusal> {
+    let gemini = protocol == Protocol::Gemini;
     let needed = gemini || settings.openai_flavour == Flavour::Openai;
-    let key = match arrived.key.as_deref().filter(|key| !key.is_empty()) {
+    let key = match key.filter(|key| !key.is_empty()) {
         Some(key) => key,
         None if !needed => "",
         None if gemini => return Err(gemini::errors::no_key()),

@@ -15,6 +15,7 @@ Examples:
   aurelia-simulator --limit requests=100,window=10s --latency lognormal:800,6000
   aurelia-simulator --limit 'model=gemini-*,requests=1000,tokens=1000000' --limit requests=10000,window=1d
   aurelia-simulator --fault-rate 0.1 --fault transport --fault safety --max-consecutive 2
+  aurelia-simulator --processing-ms 3000 --file-fault-rate 0.2 --file-fault chunk_cut --file-fault final_lost
 
 Clients: Gemini base URL http://HOST:PORT, OpenAI base URL http://HOST:PORT/v1, any key.
 While it runs: GET /stats, POST /stats/reset, POST /control with a JSON patch of the settings.
@@ -67,12 +68,25 @@ pub struct Args {
     /// Key whose project has no billing (may be given again)
     #[arg(long = "no-billing-key", value_name = "KEY")]
     pub no_billing: Vec<String>,
-    /// Further model: PROTOCOL:NAME:IN,AUDIO,OUT in nano-dollars per token, e.g. openai:my-model:150,150,600
+    /// Further model: PROTOCOL:NAME:IN,AUDIO,OUT in nano-dollars per token, e.g. openai:my-model:150,150,600; with
+    /// ,video behind it takes video_url and audio_url parts
     #[arg(long = "model", value_parser = model, value_name = "MODEL")]
     pub models: Vec<super::Model>,
     /// How JSON replies are dressed: plain, fenced, prose, python, list-in-string or varied
     #[arg(long, value_parser = style, value_name = "STYLE")]
     pub style: Option<Style>,
+    /// How long an uploaded video is in PROCESSING
+    #[arg(long, value_name = "MS")]
+    pub processing_ms: Option<u64>,
+    /// Most bytes of all files of a project
+    #[arg(long, value_name = "BYTES")]
+    pub storage_bytes: Option<u64>,
+    /// Share of occasions of uploads and files that meet a fault, 0 to 1
+    #[arg(long, value_name = "RATE")]
+    pub file_fault_rate: Option<f64>,
+    /// Fault of uploads and files to draw from: transport, life, all or a name (may be given again)
+    #[arg(long = "file-fault", value_name = "NAME")]
+    pub file_faults: Vec<String>,
     /// Take media bytes for what their type says, unchecked
     #[arg(long)]
     pub trust_media: bool,
@@ -112,6 +126,10 @@ impl Args {
         set(&["keys", "no_billing"], listed(&self.no_billing));
         set(&["models"], listed(&self.models));
         set(&["style"], self.style.map(|style| json!(style)));
+        set(&["files", "processing_ms"], self.processing_ms.map(Value::from));
+        set(&["files", "storage_bytes"], self.storage_bytes.map(Value::from));
+        set(&["files", "faults", "rate"], self.file_fault_rate.map(Value::from));
+        set(&["files", "faults", "kinds"], listed(&self.file_faults));
         set(&["trust_media"], self.trust_media.then_some(Value::Bool(true)));
         base.patched(&patch)
     }
@@ -177,11 +195,13 @@ fn window(text: &str) -> Option<u64> {
 }
 
 fn model(text: &str) -> Result<super::Model, String> {
-    let bad = || format!("{text:?} is not PROTOCOL:NAME:IN,AUDIO,OUT");
+    let bad = || format!("{text:?} is not PROTOCOL:NAME:IN,AUDIO,OUT[,video]");
     let mut parts = text.splitn(2, ':');
     let (protocol, rest) = (parts.next().ok_or_else(bad)?, parts.next().ok_or_else(bad)?);
     let (name, prices) = rest.rsplit_once(':').ok_or_else(bad)?;
     let protocol = serde_json::from_value(protocol.into()).map_err(|_| bad())?;
+    let bare = prices.strip_suffix(",video");
+    let (video, prices) = (bare.is_some(), bare.unwrap_or(prices));
     let prices: Result<Vec<u64>, _> = prices.split(',').map(str::parse).collect();
     let &[input, audio, output] = prices.map_err(|_| bad())?.as_slice() else { return Err(bad()) };
     Ok(super::Model {
@@ -193,6 +213,7 @@ fn model(text: &str) -> Result<super::Model, String> {
         long_from: 0,
         long_input: 0,
         long_output: 0,
+        video,
     })
 }
 
@@ -223,7 +244,11 @@ mod tests {
             "--revoked-key",
             "k",
             "--model",
-            "openai:org/my:7b:1,2,3",
+            "openai:org/my:7b:1,2,3,video",
+            "--file-fault",
+            "chunk_cut",
+            "--storage-bytes",
+            "1000",
             "--style",
             "varied",
             "--openai-flavour",
@@ -236,6 +261,8 @@ mod tests {
         assert_eq!(made.faults.kinds, ["transport", "safety"]);
         assert!(made.keys.revoked.contains("k"));
         assert_eq!((made.models[0].name.as_str(), made.models[0].output), ("org/my:7b", 3));
+        assert!(made.models[0].video);
+        assert_eq!((made.files.storage_bytes, made.files.faults.kinds), (1_000, vec!["chunk_cut".to_owned()]));
         assert_eq!((made.style, made.openai_flavour), (Style::Varied, Flavour::Vllm));
     }
 
@@ -249,6 +276,7 @@ mod tests {
             ["--fault-rate", "3"],
             ["--model", "gemini-9"],
             ["--style", "fancy"],
+            ["--file-fault", "503"],
         ] {
             assert!(settings(&flags).is_err(), "{flags:?}");
         }

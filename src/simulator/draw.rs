@@ -10,6 +10,18 @@ pub(crate) fn digest(parts: &[&[u8]]) -> u128 {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
+    finish(&hasher)
+}
+
+/// A digest of one part whose bytes are still to come: `length` of them, so that [`finish`] agrees with [`digest`].
+pub(crate) fn begin(length: u64) -> blake3::Hasher {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&length.to_le_bytes());
+    hasher
+}
+
+/// The digest of what a hasher was given.
+pub(crate) fn finish(hasher: &blake3::Hasher) -> u128 {
     let mut low = [0; 16];
     low.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     u128::from_le_bytes(low)
@@ -53,6 +65,13 @@ mod tests {
     #[test]
     fn parts_are_kept_apart() {
         assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+    }
+
+    #[test]
+    fn a_digest_of_bytes_in_pieces_is_that_of_the_whole() {
+        let mut hasher = begin(5);
+        hasher.update(b"ab").update(b"cde");
+        assert_eq!(finish(&hasher), digest(&[b"abcde"]));
     }
 
     #[test]

@@ -1,34 +1,42 @@
 //! The Gemini side: what it takes, and in which words it refuses.
 //!
 //! Checks are made in the order the real endpoint makes them: JSON, field names and types, then what the fields mean
-//! together. Only `generateContent`, its stream and `countTokens` are played; files, caches and batches answer as things
-//! that do not exist, which is what an unknown name gets from the real service.
+//! together. `generateContent`, its stream and `countTokens` are played here, files in [`super::files`]; caches and
+//! batches answer as things that do not exist, which is what an unknown name gets from the real service.
 
 pub(crate) mod errors;
+mod parts;
 pub(crate) mod reply;
 mod shapes;
 
 use serde_json::Value;
 
 use super::answer::{Call, Delivery, Refusal, Thinking};
-use super::blob::{self, BadBlob, Detail, Kind, Medium};
+use super::files::View;
 use super::models::Model;
 use super::settings::Settings;
 use super::shape::{self, Json, Names, clip};
 use errors::invalid;
+use parts::Eyes;
 
 /// Reads a `generateContent` body for `model`.
-pub(crate) fn parse(body: &[u8], model: Model, delivery: Delivery, settings: &Settings) -> Result<Call, Refusal> {
+pub(crate) fn parse(
+    body: &[u8],
+    model: Model,
+    delivery: Delivery,
+    settings: &Settings,
+    files: &View<'_>,
+) -> Result<Call, Refusal> {
     let json = tree(body)?;
     shape::check(&json, &shapes::GENERATE, Names::Proto).map_err(|problem| errors::problem(&problem))?;
-    request(&json, model, delivery, settings)
+    request(&json, model, delivery, settings, files)
 }
 
 /// Reads a `countTokens` body.
-pub(crate) fn parse_count(body: &[u8], model: Model, settings: &Settings) -> Result<Call, Refusal> {
+pub(crate) fn parse_count(body: &[u8], model: Model, settings: &Settings, files: &View<'_>) -> Result<Call, Refusal> {
     let json = tree(body)?;
     shape::check(&json, &shapes::COUNT, Names::Proto).map_err(|problem| errors::problem(&problem))?;
-    request(json.get("generateContentRequest").unwrap_or(&json), model, Delivery::Whole, settings)
+    request(json.get("generateContentRequest").unwrap_or(&json), model, Delivery::Whole, settings, files)
 }
 
 fn tree(body: &[u8]) -> Result<Json<'_>, Refusal> {
@@ -41,7 +49,13 @@ fn tree(body: &[u8]) -> Result<Json<'_>, Refusal> {
     }
 }
 
-fn request(json: &Json<'_>, model: Model, delivery: Delivery, settings: &Settings) -> Result<Call, Refusal> {
+fn request(
+    json: &Json<'_>,
+    model: Model,
+    delivery: Delivery,
+    settings: &Settings,
+    files: &View<'_>,
+) -> Result<Call, Refusal> {
     if json.items("contents").is_empty() {
         return Err(invalid("* GenerateContentRequest.contents: contents is not specified\n"));
     }
@@ -55,7 +69,7 @@ fn request(json: &Json<'_>, model: Model, delivery: Delivery, settings: &Setting
     let max_output = ranges(config)?;
     let thinking = thinking(config.get("thinkingConfig").unwrap_or(&empty), &model)?;
     let (mut texts, mut media) = (Vec::new(), Vec::new());
-    let detail = level(config.text("mediaResolution"));
+    let eyes = Eyes { model: &model, detail: parts::level(config.text("mediaResolution")), settings, files };
     for (at, content) in json.items("contents").iter().enumerate() {
         if !matches!(content.text("role"), None | Some("user" | "model" | "")) {
             return Err(invalid("Please use a valid role: user, model."));
@@ -66,10 +80,10 @@ fn request(json: &Json<'_>, model: Model, delivery: Delivery, settings: &Setting
                 "* GenerateContentRequest.{place}.parts: contents.parts must not be empty.\n"
             )));
         }
-        parts(content, &place, &model, detail, settings, &mut texts, &mut media)?;
+        parts::read(content, &place, eyes, &mut texts, &mut media)?;
     }
     if let Some(system) = json.get("systemInstruction") {
-        parts(system, "system_instruction", &model, detail, settings, &mut texts, &mut media)?;
+        parts::read(system, "system_instruction", eyes, &mut texts, &mut media)?;
     }
     Ok(Call {
         model,
@@ -81,85 +95,6 @@ fn request(json: &Json<'_>, model: Model, delivery: Delivery, settings: &Setting
         thinking,
         delivery,
         stream_usage: true,
-    })
-}
-
-fn level(name: Option<&str>) -> Detail {
-    match name {
-        Some("MEDIA_RESOLUTION_LOW") => Detail::Low,
-        Some("MEDIA_RESOLUTION_MEDIUM") => Detail::Medium,
-        Some("MEDIA_RESOLUTION_HIGH" | "MEDIA_RESOLUTION_ULTRA_HIGH") => Detail::High,
-        _ => Detail::Default,
-    }
-}
-
-/// The data of each part: exactly one of the kinds there are.
-fn parts(
-    content: &Json<'_>,
-    place: &str,
-    model: &Model,
-    detail: Detail,
-    settings: &Settings,
-    texts: &mut Vec<String>,
-    media: &mut Vec<Medium>,
-) -> Result<(), Refusal> {
-    const KINDS: [&str; 9] = [
-        "text",
-        "inlineData",
-        "fileData",
-        "functionCall",
-        "functionResponse",
-        "executableCode",
-        "codeExecutionResult",
-        "toolCall",
-        "toolResponse",
-    ];
-    for (at, part) in content.items("parts").iter().enumerate() {
-        let place = format!("{place}.parts[{at}]");
-        let mut kinds = KINDS.iter().filter(|kind| part.get(kind).is_some());
-        let Some(kind) = kinds.next() else {
-            let text = "required oneof field 'data' must have one initialized field";
-            return Err(invalid(&format!("* GenerateContentRequest.{place}.data: {text}\n")));
-        };
-        if let Some(other) = kinds.next() {
-            let text = format!("oneof field 'data' is already set. Cannot set '{}'", shape::snake(other));
-            return Err(invalid(&format!("Invalid value at '{place}' (oneof), {text}")));
-        }
-        match *kind {
-            "text" => texts.push(part.text("text").unwrap_or_default().to_owned()),
-            "inlineData" => media.push(inline(part, &place, model, detail, settings)?),
-            "fileData" => {
-                let uri = part.get("fileData").and_then(|file| file.text("fileUri")).unwrap_or_default();
-                return Err(errors::no_file(uri));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn inline(part: &Json<'_>, place: &str, model: &Model, detail: Detail, settings: &Settings) -> Result<Medium, Refusal> {
-    let own = part.get("mediaResolution");
-    if own.is_some() && model.gemini_major() < 3 {
-        return Err(invalid("Media resolution per part is not supported for this model."));
-    }
-    let detail = own.map_or(detail, |own| level(own.text("level")));
-    let blob = part.get("inlineData");
-    let mime = blob.and_then(|blob| blob.text("mimeType")).unwrap_or_default();
-    let data = blob.and_then(|blob| blob.text("data")).unwrap_or_default();
-    blob::read(model, mime, data, detail, settings.trust_media).map_err(|bad| match bad {
-        BadBlob::Base64 => {
-            let data = clip(data);
-            invalid(&format!(
-                "Invalid value at '{place}.inline_data.data' (TYPE_BYTES), Base64 decoding failed for \"{data}\""
-            ))
-        }
-        BadBlob::Mime => invalid(&format!("Unsupported MIME type: {}", clip(mime))),
-        BadBlob::Content(Kind::Image) => invalid(
-            "Unable to process input image. Please retry or report in \
-             https://developers.generativeai.google/guide/troubleshooting",
-        ),
-        BadBlob::Content(_) => invalid("Request contains an invalid argument."),
     })
 }
 

@@ -31,6 +31,9 @@ pub struct Model {
     /// Nano-dollars per output token of a long prompt.
     #[serde(default)]
     pub long_output: u64,
+    /// Whether it takes `video_url` and `audio_url` parts (OpenAI's protocol), as servers like vLLM do; api.openai.com takes none.
+    #[serde(default)]
+    pub video: bool,
 }
 
 /// Tokens of a prompt, by modality.
@@ -116,6 +119,7 @@ pub(crate) fn built_in() -> impl Iterator<Item = Model> {
         long_from,
         long_input,
         long_output,
+        video: false,
     })
 }
 

@@ -7,10 +7,10 @@ mod shapes;
 use serde_json::Value;
 
 use super::answer::{Call, Delivery, Refusal, Thinking};
-use super::blob::{self, BadBlob, Detail, Medium};
+use super::blob::{self, BadBlob, Detail, Kind, Look, Medium};
 use super::models::{self, Model};
 use super::settings::{Flavour, Settings};
-use super::shape::{self, Json, Names, clip};
+use super::shape::{self, Json, Names, Problem, clip};
 use crate::provider::Protocol;
 use errors::{invalid, missing};
 
@@ -23,7 +23,7 @@ pub(crate) fn parse(body: &[u8], settings: &Settings) -> Result<Call, Refusal> {
     })?;
     let lenient = settings.openai_flavour == Flavour::Vllm;
     let names = if lenient { Names::Lenient } else { Names::Exact };
-    shape::check(&json, &shapes::CHAT, names).map_err(|problem| errors::problem(&problem))?;
+    shape::check(&json, &shapes::CHAT, names).map_err(|problem| errors::problem(&own_kinds(problem)))?;
     let name = json.text("model").filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| invalid("you must provide a model parameter", None, None))?;
     let model = find_model(name, settings).ok_or_else(|| errors::no_model(&clip(name)))?;
@@ -58,6 +58,14 @@ pub(crate) fn parse(body: &[u8], settings: &Settings) -> Result<Call, Refusal> {
     })
 }
 
+/// The kinds of part that a compatible server adds are none that api.openai.com names.
+fn own_kinds(problem: Problem) -> Problem {
+    match problem {
+        Problem::Name { path, allowed: shapes::KINDS, got } => Problem::Name { path, allowed: shapes::OWN_KINDS, got },
+        problem => problem,
+    }
+}
+
 /// A vLLM server plays any model; one it has no price for is free.
 fn find_model(name: &str, settings: &Settings) -> Option<Model> {
     models::find(&settings.models, Protocol::Openai, name).or_else(|| {
@@ -70,6 +78,7 @@ fn find_model(name: &str, settings: &Settings) -> Option<Model> {
             long_from: 0,
             long_input: 0,
             long_output: 0,
+            video: true,
         })
     })
 }
@@ -134,6 +143,17 @@ fn content_part(
             let format = format.ok_or_else(|| missing(&format!("{place}.input_audio.format")))?;
             media.push(audio(data, format, model, settings)?);
         }
+        "video_url" | "audio_url" => {
+            if !model.video && settings.openai_flavour == Flavour::Openai {
+                let path = format!("{place}.type");
+                let problem = Problem::Name { path, allowed: shapes::OWN_KINDS, got: kind.to_owned() };
+                return Err(errors::problem(&problem));
+            }
+            let url = body.text("url").ok_or_else(|| missing(&format!("{place}.{kind}.url")))?;
+            let of = if kind == "video_url" { Kind::Video } else { Kind::Audio };
+            let read = blob::read_url(model, of, url, settings.trust_media);
+            media.push(read.map_err(|_| invalid(&format!("Invalid '{kind}': {}", clip(url)), Some(place), None))?);
+        }
         "file" => {
             let text = "The simulator keeps no files; send images and sound inline.";
             return Err(invalid(text, Some(place), Some("file_not_found")));
@@ -154,7 +174,8 @@ fn image(url: &str, detail: Option<&str>, place: &str, model: &Model, settings: 
         bad("Invalid image_url: expected a base64-encoded data URL with an image MIME type.", "invalid_image_url")
     })?;
     let detail = if detail == Some("low") { Detail::Low } else { Detail::Default };
-    blob::read(model, mime, data, detail, settings.trust_media).map_err(|found| match found {
+    blob::read(model, mime, data, Look { detail, ..Look::default() }, settings.trust_media).map_err(|found| match found
+    {
         BadBlob::Base64 => bad("Invalid base64 image_url.", "invalid_base64"),
         BadBlob::Mime => bad(
             "You uploaded an unsupported image. Please make sure your image has of one the following formats: ['png', \
@@ -167,11 +188,13 @@ fn image(url: &str, detail: Option<&str>, place: &str, model: &Model, settings: 
 
 fn audio(data: &str, format: &str, model: &Model, settings: &Settings) -> Result<Medium, Refusal> {
     let mime = if format == "wav" { "audio/wav" } else { "audio/mp3" };
-    blob::read(model, mime, data, Detail::Default, settings.trust_media).map_err(|found| match found {
+    blob::read(model, mime, data, Look::default(), settings.trust_media).map_err(|found| match found {
         BadBlob::Base64 => invalid("Invalid base64 in input_audio.", Some("messages"), Some("invalid_base64")),
         BadBlob::Mime | BadBlob::Content(_) => {
-            let text = "The data provided for 'input_audio' is not of valid wav format. Please provide valid wav data.";
-            invalid(text, Some("messages"), Some("invalid_value"))
+            let text = format!(
+                "The data provided for 'input_audio' is not of valid {format} format. Please provide valid {format} data."
+            );
+            invalid(&text, Some("messages"), Some("invalid_value"))
         }
     })
 }

@@ -16,7 +16,7 @@ use super::call::{self, Arrived};
 use super::gemini::errors::MAX_BODY;
 use super::line::{Cutter, Lines};
 use super::models::{self, Model};
-use super::{Shared, gemini, openai, respond};
+use super::{Shared, files, gemini, openai, respond};
 use crate::provider::Protocol;
 
 /// Serves until `stop`.
@@ -39,7 +39,7 @@ async fn dispatch(
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match (request.method().as_str(), parts.as_slice()) {
         ("GET", ["healthz"]) => plain(200, "ok"),
-        ("GET", ["stats"]) => own(200, &json!(shared.ledger.stats())),
+        ("GET", ["stats"]) => own(200, &json!(shared.stats())),
         ("POST", ["stats", "reset"]) => {
             shared.reset();
             own(200, &json!({}))
@@ -48,6 +48,12 @@ async fn dispatch(
         ("POST", ["v1", "chat", "completions"]) => chat(&shared, request, cut).await,
         ("GET", [version @ ("v1" | "v1beta" | "v1alpha"), "models", rest @ ..]) => {
             list(&shared, &request, version, rest)
+        }
+        ("POST", ["upload", version @ ("v1" | "v1beta" | "v1alpha"), "files"]) => {
+            files::upload(&shared, request, cut, version).await
+        }
+        (_, [version @ ("v1" | "v1beta" | "v1alpha"), "files", name @ ..]) => {
+            files::resource(&shared, &request, version, name)
         }
         ("POST", [version @ ("v1" | "v1beta" | "v1alpha"), "models", name]) => match name.split_once(':') {
             Some((model, method)) => {
@@ -90,7 +96,8 @@ async fn generate(
     let settings = shared.settings();
     if method == "countTokens" {
         let Some(body) = read_body(request).await else { return text(400, "application/json", too_large().body) };
-        let counted = find(&settings).and_then(|model| gemini::parse_count(&body, model, &settings));
+        let view = files::View::new(shared, &settings, key.as_deref());
+        let counted = find(&settings).and_then(|model| gemini::parse_count(&body, model, &settings, &view));
         return match counted {
             _ if key.is_none_or(|key| key.is_empty()) => text(403, "application/json", gemini::errors::no_key().body),
             Ok(call) => own(200, &gemini::reply::count(call.prompt_tokens())),
@@ -101,9 +108,11 @@ async fn generate(
     let Some(body) = read_body(request).await else {
         return respond::refuse(shared, &settings, Protocol::Gemini, too_large(), guard);
     };
+    let view = files::View::new(shared, &settings, key.as_deref());
     let arrived = Arrived { protocol: Protocol::Gemini, key, path, body, cut };
-    call::answer(shared, arrived, guard, |body, settings| gemini::parse(body, find(settings)?, delivery, settings))
-        .await
+    let parse =
+        |body: &[u8], settings: &super::Settings| gemini::parse(body, find(settings)?, delivery, settings, &view);
+    call::answer(shared, arrived, guard, parse).await
 }
 
 fn too_large() -> Refusal {

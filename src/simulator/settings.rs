@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::directive::Style;
 use super::draw;
 use super::fault;
+use super::files::FileSettings;
 use super::models::Model;
 
 /// One millisecond-counted day: limits this long or longer answer as daily quotas do.
@@ -40,6 +41,8 @@ pub struct Settings {
     pub style: Style,
     /// Take media bytes for what their type says, unchecked (base64 is always checked).
     pub trust_media: bool,
+    /// Uploads and files of the Gemini side.
+    pub files: FileSettings,
 }
 
 /// How the OpenAI side behaves.
@@ -194,6 +197,7 @@ impl Settings {
             return Err(format!("faults.rate {} is not between 0 and 1", self.faults.rate));
         }
         fault::expand(&self.faults.kinds)?;
+        self.files.check()?;
         match self.latency {
             Latency::Uniform { min_ms, max_ms } if min_ms > max_ms || max_ms > 3_600_000 => {
                 return Err(format!("latency {min_ms}..{max_ms} ms is not a range within an hour"));
@@ -256,6 +260,10 @@ mod tests {
             json!({"limits": [{"model": "*", "requests": 0}]}),
             json!({"limits": [{"model": "[", "requests": 1}]}),
             json!({"latency": {"uniform": {"min_ms": 5, "max_ms": 2}}}),
+            json!({"files": {"life": 1}}),
+            json!({"files": {"granularity": 0}}),
+            json!({"files": {"faults": {"rate": -1}}}),
+            json!({"files": {"faults": {"script": [{"fault": "nope"}]}}}),
         ] {
             assert!(Settings::default().patched(&patch).is_err(), "{patch}");
         }
@@ -274,6 +282,7 @@ mod tests {
     fn keys_are_not_shown_in_debug_output() {
         let settings =
             Settings { keys: Keys { revoked: ["secret-key".into()].into(), ..Keys::default() }, ..Settings::default() };
+        let settings = settings.patched(&json!({"files": {"projects": {"secret-key": "one"}}})).unwrap();
         assert!(!format!("{settings:?}").contains("secret-key"));
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod client;
+mod files;
 mod sdk;
 
 use std::process::Stdio;
@@ -637,7 +638,9 @@ async fn settings_change_while_it_runs_and_a_wrong_change_changes_nothing() {
 #[tokio::test]
 async fn twenty_megabytes_of_sound_are_taken_and_a_body_over_the_limit_is_refused() {
     let simulator = started(Settings::default()).await;
-    let data = base64::engine::general_purpose::URL_SAFE.encode(vec![0xfb; 16_000_000]);
+    let mut sound = vec![0xfb; 16_000_000];
+    sound[..4].copy_from_slice(&[0xff, 0xfb, 0x90, 0x00]);
+    let data = base64::engine::general_purpose::URL_SAFE.encode(sound);
     let body = json!({ "contents": [{ "parts": [{ "inlineData": { "mimeType": "audio/mp3", "data": data } }] }] });
     assert_eq!(gemini(simulator.addr(), FLASH, "k", &body).await.unwrap().status, 200);
     assert_eq!(simulator.stats().media_bytes, 16_000_000);

@@ -3,12 +3,14 @@
 Usage: check_sdks.py BASE_URL. Prints one line per check; exits non-zero at the first that fails.
 """
 
+import asyncio
 import base64
 import functools
 import io
 import json
 import struct
 import sys
+import time
 import urllib.request
 import wave
 import zlib
@@ -41,6 +43,17 @@ def wav(seconds=2):
         sound.setframerate(16000)
         sound.writeframes(b"\0\0" * 16000 * seconds)
     return out.getvalue()
+
+
+def mp4(seconds=12, filler=1000):
+    """What a container needs to state its length and its sound; the rest is noise."""
+
+    def box(name, body):
+        return struct.pack(">I", len(body) + 8) + name + body
+
+    mvhd = b"\0" * 12 + struct.pack(">II", 1000, seconds * 1000) + b"\0" * 80
+    track = box(b"trak", box(b"mdia", box(b"hdlr", b"\0" * 8 + b"soun" + b"\0" * 4)))
+    return box(b"ftyp", b"isom\0\0\0\0") + box(b"mdat", bytes(range(256)) * (filler // 256)) + box(b"moov", box(b"mvhd", mvhd) + track)
 
 
 # google-genai closes its connections when a client is collected, so clients are kept.
@@ -157,6 +170,68 @@ def gemini_blocked():
     for fault in ("no_candidates", "empty", "unknown_finish"):
         reply = gemini().models.generate_content(model=GEMINI, contents=question("Q", f" [[sim: fault={fault}]]"))
         assert not reply.text and reply.usage_metadata.prompt_token_count > 0
+
+
+def gemini_files():
+    control({"files": {"processing_ms": 100}})
+    clip = mp4(filler=20 << 20)
+    file = gemini().files.upload(file=io.BytesIO(clip), config={"mime_type": "video/mp4", "display_name": "a clip"})
+    assert file.name.startswith("files/") and file.uri.startswith(BASE) and file.size_bytes == len(clip), file
+    assert file.state == types.FileState.PROCESSING and file.display_name == "a clip" and file.source == types.FileSource.UPLOADED
+    refused(
+        errors.ClientError,
+        lambda: gemini().models.generate_content(model=GEMINI, contents=[file, "What is seen?"]),
+        code=400,
+        status="FAILED_PRECONDITION",
+    )
+    while file.state == types.FileState.PROCESSING:
+        time.sleep(0.01)
+        file = gemini().files.get(name=file.name)
+    assert file.state == types.FileState.ACTIVE and (file.expiration_time - file.create_time).total_seconds() == 48 * 3600
+    reply = gemini().models.generate_content(model=GEMINI, contents=[file, question("What is seen?")])
+    counts = {detail.modality.value: detail.token_count for detail in reply.usage_metadata.prompt_tokens_details}
+    assert counts["VIDEO"] == 12 * 258 and counts["AUDIO"] == 12 * 32, counts
+    part = types.Part.from_bytes(data=clip, mime_type="video/mp4")
+    inline = gemini().models.generate_content(model=GEMINI, contents=[part, question("What is seen?")])
+    assert inline.text == reply.text
+    assert [known.name for known in gemini().files.list(config={"page_size": 1})] == [file.name]
+    gemini().files.delete(name=file.name)
+    error = refused(errors.ClientError, lambda: gemini().files.get(name=file.name), code=403, status="PERMISSION_DENIED")
+    assert "You do not have permission to access the File" in error.message, error
+    control({"files": None})
+
+
+def gemini_files_async():
+    # A client of its own: it stays with the loop it was first used in.
+    async def work():
+        client = genai.Client(api_key=KEY, http_options=types.HttpOptions(base_url=BASE)).aio
+        made = await client.files.upload(file=io.BytesIO(mp4(3, 9 << 20)), config={"mime_type": "video/mp4", "name": "by-hand"})
+        assert made.name == "files/by-hand" and made.state == types.FileState.ACTIVE, made
+        reply = await client.models.generate_content(model=GEMINI, contents=[made, "Hello"])
+        assert reply.text
+        await client.files.delete(name=made.name)
+
+    asyncio.run(work())
+
+
+def gemini_files_refused():
+    def upload(key=KEY, size=1000):
+        config = {"mime_type": "video/mp4"}
+        return lambda: gemini(key).files.upload(file=io.BytesIO(mp4(filler=size)), config=config)
+
+    refused(errors.ClientError, upload(key="revoked"), code=400)
+    control({"files": {"storage_bytes": 5000}})
+    error = refused(errors.ClientError, upload(size=9000), code=429, status="RESOURCE_EXHAUSTED")
+    assert "file_storage_bytes" in error.message, error
+    control({"files": None})
+    other = gemini("another-key").files.upload(file=io.BytesIO(mp4()), config={"mime_type": "video/mp4"})
+    refused(
+        errors.ClientError,
+        lambda: gemini().models.generate_content(model=GEMINI, contents=[other, "Hi"]),
+        code=403,
+        status="PERMISSION_DENIED",
+    )
+    gemini("another-key").files.delete(name=other.name)
 
 
 def gemini_errors():

@@ -100,6 +100,43 @@ pub(crate) fn no_file(uri: &str) -> Refusal {
     error(403, "PERMISSION_DENIED", &text, &json!([]))
 }
 
+/// A file that is being processed, or that could not be.
+pub(crate) fn not_active(name: &str) -> Refusal {
+    let text = format!("The File {name} is not in an ACTIVE state and usage is not allowed.");
+    error(400, "FAILED_PRECONDITION", &text, &json!([]))
+}
+
+/// A `fileUri` that names no file and is no address.
+pub(crate) fn bad_uri(uri: &str) -> Refusal {
+    invalid(&format!("Invalid or unsupported file uri: {}", crate::simulator::shape::clip(uri)))
+}
+
+/// A name that is taken.
+pub(crate) fn already_exists() -> Refusal {
+    error(409, "ALREADY_EXISTS", "Requested entity already exists", &json!([]))
+}
+
+/// A project's store is full. The real answer has no `RetryInfo`, or one of 2^63 seconds.
+pub(crate) fn storage_full(limit: u64) -> Refusal {
+    let metric = "generativelanguage.googleapis.com/file_storage_bytes";
+    let text = format!(
+        "You exceeded your current quota, please check your plan and billing details. For more information on this error, \
+         head to: https://ai.google.dev/gemini-api/docs/rate-limits.\n* Quota exceeded for metric: {metric}, limit: {limit}"
+    );
+    let details = json!([
+        { "@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{ "quotaMetric": metric,
+          "quotaId": "FileStorageBytesPerProject", "quotaValue": limit.to_string() }] },
+        { "@type": "type.googleapis.com/google.rpc.Help", "links": [{ "description": "Learn more about Gemini API quotas",
+          "url": "https://ai.google.dev/gemini-api/docs/rate-limits" }] },
+    ]);
+    error(429, "RESOURCE_EXHAUSTED", &text, &details)
+}
+
+/// 503 of a service that is not a model.
+pub(crate) fn overloaded() -> Refusal {
+    error(503, "UNAVAILABLE", "The service is currently unavailable.", &json!([]))
+}
+
 /// Quota metric and id of a limit.
 fn quota(counted: Counted, window_ms: u64) -> (&'static str, &'static str) {
     match (counted, window_ms >= DAY_MS) {

@@ -2,12 +2,19 @@
 
 use crate::simulator::shape::Shape::{self, Any, Bool, Int, List, Map, Name, Number, Object, Text, TextOr};
 
+/// Kinds of part at api.openai.com.
+pub(crate) const OWN_KINDS: &[&str] = &["text", "image_url", "input_audio", "file", "refusal"];
+/// The same with those that compatible servers add (vLLM's multimodal inputs).
+pub(crate) const KINDS: &[&str] = &["text", "image_url", "input_audio", "file", "refusal", "video_url", "audio_url"];
+
 static PART: Shape = Object(&[
-    ("type", &Name(&["text", "image_url", "input_audio", "file", "refusal"])),
+    ("type", &Name(KINDS)),
     ("text", &Text),
     ("refusal", &Text),
     ("image_url", &Object(&[("url", &Text), ("detail", &Name(&["auto", "low", "high", "original"]))])),
     ("input_audio", &Object(&[("data", &Text), ("format", &Name(&["wav", "mp3"]))])),
+    ("video_url", &Object(&[("url", &Text)])),
+    ("audio_url", &Object(&[("url", &Text)])),
     ("file", &Object(&[("file_id", &Text), ("file_data", &Text), ("filename", &Text)])),
     ("prompt_cache_breakpoint", &Any),
 ]);
