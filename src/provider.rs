@@ -13,6 +13,7 @@ pub mod gemini;
 pub mod hints;
 pub mod http;
 pub mod openai;
+mod video;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+pub use self::video::{VideoFrom, VideoWay};
 
 /// Which protocol a provider speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -138,6 +141,17 @@ pub enum Part {
         /// Height in pixels.
         height: u32,
     },
+    /// A clip as a whole, with its length (the money bound counts seconds).
+    Video {
+        /// Where the provider finds it.
+        from: VideoFrom,
+        /// For example `video/mp4`.
+        mime: &'static str,
+        /// Length in milliseconds.
+        duration_ms: u64,
+        /// Whether its own sound is part of it.
+        sound: bool,
+    },
     /// Sound, with its length (the money bound counts seconds).
     Audio {
         /// The encoded sound.
@@ -228,6 +242,11 @@ pub enum CallErrorKind {
     KeyRefused,
     /// The provider knows no such model or address (404): the run's fault, not the item's.
     ModelUnknown,
+    /// An uploaded file that the request names is not there for this credential: deleted, expired, another project's. It
+    /// is uploaded again.
+    FileGone,
+    /// An uploaded file that the request names is not ready yet: it is waited for.
+    FileNotReady,
 }
 
 /// Whether a failed call may have been billed.
@@ -266,6 +285,10 @@ pub struct Endpoint {
     pub api_version: String,
     /// Part of every journal key, so that a simulator never answers for the real thing.
     pub identity: String,
+    /// How it is given whole clips.
+    pub video: VideoWay,
+    /// The largest clip, in bytes, that goes inside a request.
+    pub inline_bytes: u64,
 }
 
 /// How long a call may take at each stage, and how much it may answer.

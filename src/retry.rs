@@ -5,6 +5,7 @@
 //! exponential with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015): the whole wait is
 //! random, since fixed waits with a little noise keep callers that failed together together.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::provider::{CallError, CallErrorKind};
@@ -47,12 +48,23 @@ impl Policy {
 /// Whether a later attempt of the same request can succeed.
 fn is_transient(kind: CallErrorKind) -> bool {
     match kind {
-        CallErrorKind::Throttled | CallErrorKind::Unavailable => true,
+        CallErrorKind::Throttled | CallErrorKind::Unavailable | CallErrorKind::FileNotReady => true,
         CallErrorKind::DayExhausted
         | CallErrorKind::Refused
         | CallErrorKind::KeyRefused
-        | CallErrorKind::ModelUnknown => false,
+        | CallErrorKind::ModelUnknown
+        | CallErrorKind::FileGone => false,
     }
+}
+
+/// 0..1, from the clock's lowest bits through a hash: retries need to be apart, not unpredictable.
+pub fn jitter() -> f64 {
+    static DRAWS: AtomicUsize = AtomicUsize::new(0);
+    let draw = DRAWS.fetch_add(1, Ordering::Relaxed);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let hash = blake3::hash(format!("{draw} {}", now.as_nanos()).as_bytes());
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    f64::from(u32::from_le_bytes([a, b, c, d])) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]
@@ -63,13 +75,15 @@ mod tests {
     use crate::provider::Billed;
 
     const POLICY: Policy = Policy { attempts: 5, base: Duration::from_secs(1), max: Duration::from_secs(6) };
-    const KINDS: [CallErrorKind; 6] = [
+    const KINDS: [CallErrorKind; 8] = [
         CallErrorKind::Throttled,
         CallErrorKind::DayExhausted,
         CallErrorKind::Unavailable,
         CallErrorKind::Refused,
         CallErrorKind::KeyRefused,
         CallErrorKind::ModelUnknown,
+        CallErrorKind::FileGone,
+        CallErrorKind::FileNotReady,
     ];
 
     fn error(kind: CallErrorKind, retry_after: Option<Duration>) -> CallError {
@@ -77,10 +91,10 @@ mod tests {
     }
 
     #[test]
-    fn only_throttling_and_outages_are_sent_again() {
+    fn only_throttling_outages_and_files_under_way_are_sent_again() {
         let again: Vec<_> =
             KINDS.into_iter().filter(|kind| POLICY.delay(1, &error(*kind, None), 0.5).is_some()).collect();
-        assert_eq!(again, [CallErrorKind::Throttled, CallErrorKind::Unavailable]);
+        assert_eq!(again, [CallErrorKind::Throttled, CallErrorKind::Unavailable, CallErrorKind::FileNotReady]);
     }
 
     #[test]

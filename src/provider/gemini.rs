@@ -7,16 +7,18 @@
 //! use for a reply that must be whole to be parsed, and hides the usage report in its last event.
 
 mod errors;
+pub mod files;
 mod schema;
 mod thinking;
 
 pub use thinking::thinking_plan;
 
+use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use super::body::{Body, Composer};
-use super::{Blob, CallError, Endpoint, Finish, Part, Reply, Request, Usage, failure};
+use super::{CallError, Endpoint, Finish, Part, Reply, Request, Usage, VideoFrom, failure};
 
 /// The path of a call below the endpoint's base URL.
 ///
@@ -56,15 +58,23 @@ pub fn body(request: &Request) -> Body {
             Part::Text(text) => {
                 json.raw("{\"text\":").text(text).raw("}");
             }
-            Part::Image { blob, .. } | Part::Audio { blob, .. } => inline(&mut json, blob),
+            Part::Image { blob, .. } | Part::Audio { blob, .. } => inline(&mut json, blob.mime, &blob.base64),
+            Part::Video { from: VideoFrom::Inline(base64), mime, .. } => inline(&mut json, mime, base64),
+            Part::Video { from: VideoFrom::Uri(uri), mime, .. } => {
+                json.raw("{\"fileData\":{\"mimeType\":").text(mime).raw(",\"fileUri\":").text(uri).raw("}}");
+            }
+            // Never sent so: the caller hands clips over first.
+            Part::Video { from: VideoFrom::Clip(_), .. } => {
+                json.raw("{\"text\":\"\"}");
+            }
         }
     }
     json.raw("]}],\"generationConfig\":").value(&generation_config(request)).raw("}");
     json.finish()
 }
 
-fn inline(json: &mut Composer, blob: &Blob) {
-    json.raw("{\"inlineData\":{\"mimeType\":").text(blob.mime).raw(",\"data\":\"").base64(&blob.base64).raw("\"}}");
+fn inline(json: &mut Composer, mime: &str, base64: &Bytes) {
+    json.raw("{\"inlineData\":{\"mimeType\":").text(mime).raw(",\"data\":\"").base64(base64).raw("\"}}");
 }
 
 /// `candidateCount` is left out: its default is 1, and some models refuse the field.

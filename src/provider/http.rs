@@ -7,7 +7,7 @@
 //! total one cannot be told from the others), HTTP/2 (one connection's flow control and one lost packet would hold up
 //! hundreds of megabyte uploads), redirects (a credential must not follow them).
 
-mod fault;
+pub(in crate::provider) mod fault;
 mod progress;
 
 use std::collections::BTreeSet;
@@ -18,7 +18,8 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use self::fault::{chain, late, lost, named, redirect, without_secret};
+pub(crate) use self::fault::chain;
+use self::fault::{late, lost, named, redirect, without_secret};
 use self::progress::{Progress, Watched};
 use super::body::Body;
 use super::credentials::Credential;
@@ -64,34 +65,35 @@ impl Client {
         Self::build(settings, |builder| builder)
     }
 
+    /// One that goes straight to its peers, whatever the environment says.
+    #[cfg(test)]
+    pub(in crate::provider) fn direct(settings: &HttpSettings) -> Self {
+        Self::build(settings, reqwest::ClientBuilder::no_proxy).unwrap()
+    }
+
     fn build(
         settings: &HttpSettings,
         adjust: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
     ) -> Result<Self, String> {
-        let _already_installed = rustls::crypto::ring::default_provider().install_default();
-        let extra = extra_certificates(settings)?;
-        let builder = || {
-            adjust(reqwest::Client::builder())
-                .user_agent(concat!("aurelia/", env!("CARGO_PKG_VERSION")))
-                .redirect(reqwest::redirect::Policy::none())
-                .referer(false)
-                .connect_timeout(settings.connect)
-                .pool_max_idle_per_host(usize::MAX)
-                .pool_idle_timeout(POOL_IDLE)
-                .tcp_nodelay(true)
-                .tcp_keepalive(KEEPALIVE)
-        };
-        let (inner, has_certificates) = match builder().tls_certs_merge(extra.clone()).build() {
-            Ok(client) => (client, true),
-            // The verifier refuses to exist without a single certificate; an empty store refuses each connection.
-            Err(_) => (builder().tls_certs_only(extra).build().map_err(|error| chain(&error))?, false),
-        };
+        let (inner, has_certificates) = connections(settings, adjust)?;
         Ok(Self { inner, settings: settings.clone(), has_certificates, answered: Arc::default() })
+    }
+
+    /// The pool and the deadlines, for protocols that are no model calls.
+    pub(in crate::provider) fn parts(&self) -> (&reqwest::Client, &HttpSettings) {
+        (&self.inner, &self.settings)
     }
 
     /// Whether anything at this endpoint ever answered this client, with whatever status.
     pub fn has_answered(&self, endpoint: &Endpoint) -> bool {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner).contains(&endpoint.name)
+    }
+
+    /// Takes note that something at this endpoint answered another client.
+    pub(crate) fn heard(&self, endpoint: &Endpoint) {
+        if !self.has_answered(endpoint) {
+            self.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.name.clone());
+        }
     }
 
     /// One attempt of one call.
@@ -187,9 +189,7 @@ impl Client {
             }
         };
         let response = head.map_err(|error| self.unsent(error, progress, secure))?;
-        if !self.has_answered(endpoint) {
-            self.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.name.clone());
-        }
+        self.heard(endpoint);
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = if response.status().is_success() {
             self.whole_body(response, deadline).await.map_err(|message| lost(Billed::Unknown, message))?
@@ -260,6 +260,32 @@ impl Client {
         };
         lost(Billed::No, format!("{what}{advice}"))
     }
+}
+
+/// A pool of connections with this program's trust, and whether there is any: the system's certificates and
+/// `extra_ca_file`. No redirects, no cookies.
+pub(crate) fn connections(
+    settings: &HttpSettings,
+    adjust: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+) -> Result<(reqwest::Client, bool), String> {
+    let _already_installed = rustls::crypto::ring::default_provider().install_default();
+    let extra = extra_certificates(settings)?;
+    let builder = || {
+        adjust(reqwest::Client::builder())
+            .user_agent(concat!("aurelia/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(settings.connect)
+            .pool_max_idle_per_host(usize::MAX)
+            .pool_idle_timeout(POOL_IDLE)
+            .tcp_nodelay(true)
+            .tcp_keepalive(KEEPALIVE)
+    };
+    Ok(match builder().tls_certs_merge(extra.clone()).build() {
+        Ok(client) => (client, true),
+        // The verifier refuses to exist without a single certificate; an empty store refuses each connection.
+        Err(_) => (builder().tls_certs_only(extra).build().map_err(|error| chain(&error))?, false),
+    })
 }
 
 fn authorization(protocol: Protocol, credential: &Credential) -> Option<(HeaderName, String)> {

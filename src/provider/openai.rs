@@ -13,7 +13,7 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 use super::body::{Body, Composer};
-use super::{Billed, CallError, Finish, Part, Reply, Request, Usage, failure};
+use super::{Billed, CallError, Finish, Part, Reply, Request, Usage, VideoFrom, failure};
 
 /// The path of a call below the endpoint's base URL.
 pub const PATH: &str = "/chat/completions";
@@ -74,6 +74,18 @@ fn content(json: &mut Composer, parts: &[Part]) {
                 let head = Value::from(format!("data:{};base64,", blob.mime)).to_string();
                 json.raw("{\"type\":\"image_url\",\"image_url\":{\"url\":").json(head.trim_end_matches('"'));
                 json.base64(&blob.base64).raw("\",\"detail\":\"auto\"}}");
+            }
+            Part::Video { from: VideoFrom::Inline(base64), mime, .. } => {
+                let head = Value::from(format!("data:{mime};base64,")).to_string();
+                json.raw("{\"type\":\"video_url\",\"video_url\":{\"url\":").json(head.trim_end_matches('"'));
+                json.base64(base64).raw("\"}}");
+            }
+            Part::Video { from: VideoFrom::Uri(uri), .. } => {
+                json.raw("{\"type\":\"video_url\",\"video_url\":{\"url\":").text(uri).raw("}}");
+            }
+            // Never sent so: the caller hands clips over first.
+            Part::Video { from: VideoFrom::Clip(_), .. } => {
+                json.raw("{\"type\":\"text\",\"text\":\"\"}");
             }
             Part::Audio { blob, .. } => {
                 json.raw("{\"type\":\"input_audio\",\"input_audio\":{\"data\":\"").base64(&blob.base64);

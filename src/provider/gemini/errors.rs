@@ -31,8 +31,16 @@ pub(super) fn classify(status: u16, headers: &HeaderMap, answer: Option<&Value>,
     let (kind, retry_after) = match status {
         429 => exhausted(&message, details, hints::in_headers(headers)),
         400 => (bad_request(&name, &message, details), hints::in_headers(headers)),
-        403 if message.contains("access the file") => (CallErrorKind::Refused, None),
+        403 | 404 if message.contains("access the file") || message.contains("file files/") => {
+            (CallErrorKind::FileGone, None)
+        }
         _ => (failure::kind_of(status), hints::in_headers(headers)),
+    };
+    // The words name the file, which is no business of a record.
+    let quote = match kind {
+        CallErrorKind::FileGone => "an uploaded file is not there, or is another project's".to_owned(),
+        CallErrorKind::FileNotReady => "an uploaded file is not ready".to_owned(),
+        _ => quote,
     };
     let note = match kind {
         CallErrorKind::KeyRefused => " (the credential or its project is refused)",
@@ -53,7 +61,7 @@ fn bad_request(name: &str, message: &str, details: &[Value]) -> CallErrorKind {
         && ["billing", "free tier", "location is not supported"].iter().any(|phrase| message.contains(phrase));
     match name {
         _ if key || project => CallErrorKind::KeyRefused,
-        "FAILED_PRECONDITION" if message.contains("not in an active state") => CallErrorKind::Unavailable,
+        "FAILED_PRECONDITION" if message.contains("not in an active state") => CallErrorKind::FileNotReady,
         _ => CallErrorKind::Refused,
     }
 }

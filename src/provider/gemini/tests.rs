@@ -5,7 +5,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::provider::{Billed, CallErrorKind, Params, Protocol, Role, Schema, Thinking};
+use crate::provider::{Billed, Blob, CallErrorKind, Params, Protocol, Role, Schema, Thinking, VideoWay};
 
 fn blob(mime: &'static str, base64: &'static str) -> Blob {
     Blob { mime, base64: Bytes::from_static(base64.as_bytes()) }
@@ -66,6 +66,30 @@ fn a_body_has_media_first_and_the_thinking_on_top_of_the_content() {
 }
 
 #[test]
+fn sound_and_clips_go_inside_the_request_or_by_their_address() {
+    let video = |from, sound| Part::Video { from, mime: "video/mp4", duration_ms: 1, sound };
+    let address = "https://host.test/v1beta/files/a\"b";
+    let parts: Arc<[Part]> = Arc::new([
+        Part::Audio { blob: blob("audio/flac", "AAAA"), duration_ms: 1 },
+        Part::Audio { blob: blob("audio/mpeg", "BBBB"), duration_ms: 1 },
+        video(VideoFrom::Inline(Bytes::from_static(b"CCCC")), true),
+        video(VideoFrom::Uri(Arc::from(address)), false),
+    ]);
+    let request = Request { parts, ..request() };
+    assert_eq!(
+        sent(&request)["contents"][0]["parts"],
+        json!([
+            {"inlineData": {"mimeType": "audio/flac", "data": "AAAA"}},
+            {"inlineData": {"mimeType": "audio/mpeg", "data": "BBBB"}},
+            {"inlineData": {"mimeType": "video/mp4", "data": "CCCC"}},
+            {"fileData": {"mimeType": "video/mp4", "fileUri": address}},
+        ])
+    );
+    let Part::Video { from: VideoFrom::Inline(base64), .. } = &request.parts[2] else { panic!("a clip comes third") };
+    assert!(body(&request).chunks().iter().any(|chunk| chunk.as_ptr() == base64.as_ptr()), "no clip is copied");
+}
+
+#[test]
 fn what_is_not_set_is_not_sent() {
     let params =
         Params { temperature: None, top_p: Some(f64::NAN), max_output_tokens: 5, thinking: Thinking::Default, seed: 0 };
@@ -91,6 +115,8 @@ fn a_model_name_cannot_leave_its_path_segment() {
         base_url: "https://x".to_owned(),
         api_version: "v1beta".to_owned(),
         identity: "x".to_owned(),
+        video: VideoWay::Upload,
+        inline_bytes: 1,
     };
     for (model, path_of_it) in [
         ("gemini-2.5-flash", "/v1beta/models/gemini-2.5-flash:generateContent"),
@@ -239,7 +265,7 @@ fn failed(status: u16, message: &str, name: &str, details: &Value) -> CallError 
 
 #[test]
 fn each_error_has_its_consequence() {
-    use CallErrorKind::{KeyRefused, ModelUnknown, Refused, Unavailable};
+    use CallErrorKind::{FileGone, FileNotReady, KeyRefused, ModelUnknown, Refused, Unavailable};
     let invalid = json!([{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID", "domain": "googleapis.com"}]);
     for (status, name, message, details, kind) in [
         (400, "INVALID_ARGUMENT", "Unable to process input image", json!([]), Refused),
@@ -252,7 +278,7 @@ fn each_error_has_its_consequence() {
             "FAILED_PRECONDITION",
             "The File X is not in an ACTIVE state and usage is not allowed.",
             json!([]),
-            Unavailable,
+            FileNotReady,
         ),
         (400, "FAILED_PRECONDITION", "something else", json!([]), Refused),
         (401, "UNAUTHENTICATED", "bad token", json!([]), KeyRefused),
@@ -262,8 +288,9 @@ fn each_error_has_its_consequence() {
             "PERMISSION_DENIED",
             "You do not have permission to access the File X or it may not exist.",
             json!([]),
-            Refused,
+            FileGone,
         ),
+        (404, "NOT_FOUND", "File files/abc is not found.", json!([]), FileGone),
         (404, "NOT_FOUND", "models/x is not found for API version v1beta", json!([]), ModelUnknown),
         (409, "ABORTED", "conflict", json!([]), Unavailable),
         (413, "", "too large", json!([]), Refused),
@@ -274,7 +301,9 @@ fn each_error_has_its_consequence() {
     ] {
         let error = failed(status, message, name, &details);
         assert_eq!(error.kind, kind, "{status} {message}");
-        assert!(error.message.contains(message) && error.message.contains(name), "{}", error.message);
+        // The names of uploaded files are not repeated.
+        let quoted = error.message.contains(message) != matches!(kind, FileGone | FileNotReady);
+        assert!(quoted && error.message.contains(name), "{}", error.message);
         assert_eq!(error.retry_after, None);
     }
 }

@@ -19,12 +19,12 @@ pub(super) fn lost(billed: Billed, message: String) -> CallError {
 }
 
 /// A deadline that passed, by its name and its seconds.
-pub(super) fn late(what: &str, deadline: &str, limit: Duration) -> String {
+pub(in crate::provider) fn late(what: &str, deadline: &str, limit: Duration) -> String {
     format!("{what} within {} s ({deadline} deadline)", limit.as_secs_f64())
 }
 
 /// An error with its causes: the outermost alone says little.
-pub(super) fn chain(error: &reqwest::Error) -> String {
+pub(crate) fn chain(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -50,7 +50,7 @@ pub(super) fn redirect(answer: &Answer) -> String {
 }
 
 /// A body without the secret, which some servers echo.
-pub(super) fn without_secret(body: Bytes, credential: &Credential) -> Bytes {
+pub(in crate::provider) fn without_secret(body: Bytes, credential: &Credential) -> Bytes {
     let secret = credential.expose().as_bytes();
     if secret.is_empty() || !body.windows(secret.len()).any(|window| window == secret) {
         return body;

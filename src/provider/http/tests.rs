@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::provider::{Finish, Params, Part, Role, Thinking};
+use crate::provider::{Finish, Params, Part, Role, Thinking, VideoWay};
 
 const KEY: &str = "sk-very-secret-key-0123456789";
 const REPLY: &str = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
@@ -34,6 +34,8 @@ fn endpoint(base_url: String) -> Endpoint {
         identity: base_url.clone(),
         base_url,
         api_version: "v1beta".to_owned(),
+        video: VideoWay::None,
+        inline_bytes: 0,
     }
 }
 

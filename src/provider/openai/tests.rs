@@ -65,6 +65,30 @@ fn a_body_has_media_first_as_parts_and_a_strict_schema() {
 }
 
 #[test]
+fn clips_go_as_video_urls_and_sound_by_its_format() {
+    let blob = |mime| Blob { mime, base64: Bytes::from_static(b"AAAA") };
+    let video = |from| Part::Video { from, mime: "video/webm", duration_ms: 1, sound: true };
+    let audio = |mime| Part::Audio { blob: blob(mime), duration_ms: 1 };
+    let parts: Arc<[Part]> = Arc::new([
+        video(VideoFrom::Inline(Bytes::from_static(b"CCCC"))),
+        video(VideoFrom::Uri(Arc::from("https://host.test/a\"b.webm"))),
+        audio("audio/wav"),
+        audio("audio/mpeg"),
+        audio("audio/mp3"),
+    ]);
+    let request = Request { parts, ..request("qwen") };
+    let sound = |format| json!({"type": "input_audio", "input_audio": {"data": "AAAA", "format": format}});
+    assert_eq!(
+        sent(&request)["messages"][1]["content"],
+        json!([
+            {"type": "video_url", "video_url": {"url": "data:video/webm;base64,CCCC"}},
+            {"type": "video_url", "video_url": {"url": "https://host.test/a\"b.webm"}},
+            sound("wav"), sound("mp3"), sound("mp3"),
+        ])
+    );
+}
+
+#[test]
 fn a_schema_shows_its_properties_in_the_order_of_required() {
     let text = String::from_utf8(body(&request("gpt-4o")).to_vec()).unwrap();
     let schema = &text[text.find("\"properties\"").unwrap()..];
