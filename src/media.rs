@@ -2,31 +2,42 @@
 //!
 //! A [`Library`] turns a path or a `file://` URI into a [`Prepared`]. The key is the content's SHA-256, never the name,
 //! so that copies share one decode and a renamed file is not paid for again. The way down: `source` opens and hashes
-//! the file, `probe` says what is in it, `decode` runs ffmpeg once for frames and sound together, `frames` chooses
-//! among the candidates, `cache` keeps the result on disk, `library` makes sure it all happens once.
+//! the file, `probe` says what is in it, `decode` runs ffmpeg once for frames and sound together, `select` finds key frames
+//! in what it gives, `frames` chooses among them, `cache` keeps the result on disk, `library` makes sure it all happens once.
 //!
 //! ffmpeg runs as a child process (`child`) under limits that stand before it reads the first byte. Linking libav was
 //! rejected: a decoder that crashes, hangs or takes all memory on a hostile file must not take the worker with it.
-//! The frames are picked by ffmpeg's scene score, with samples at even distances where there are too few cuts.
+//! Key frames are those of the paper's release, by SSIM, with samples at even distances where there are too few.
 
 mod cache;
 mod child;
+mod clip;
 mod decode;
 mod frames;
 mod jpeg;
 mod library;
 mod limits;
+mod look;
 mod memory;
-mod once;
+pub(crate) mod once;
 mod probe;
+mod select;
+mod settings;
+mod sound;
 mod source;
+mod stats;
 mod wav;
 mod whole;
 
 use std::fmt;
+use std::sync::Arc;
 
-pub use self::library::{Library, Stats};
+pub use self::library::Library;
 pub use self::limits::Limits;
+pub use self::look::{KeyFrame, key_frames};
+pub use self::settings::{AudioFormat, Selection, Settings, Wants};
+pub use self::source::{Allowed, Lookup, Store, without_secrets};
+pub use self::stats::Stats;
 use crate::provider::Blob;
 
 /// As what an item names a source.
@@ -35,6 +46,8 @@ use crate::provider::Blob;
 pub enum Kind {
     /// Frames are wanted, and the sound if there is any. Cover art is not video.
     Video,
+    /// The same, but a clip that is shown as a whole goes without its sound: the item names another.
+    Silent,
     /// Only the sound is wanted; a video file will do.
     Audio,
 }
@@ -43,7 +56,7 @@ impl Kind {
     /// The kind's name in records, file names and messages.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Video => "video",
+            Self::Video | Self::Silent => "video",
             Self::Audio => "audio",
         }
     }
@@ -64,6 +77,12 @@ pub enum MediaErrorKind {
     Invalid,
     /// The source may not be read: permissions, a scheme that is not allowed, a pipe, socket or device.
     Denied,
+    /// The child process that read it was killed from outside, and so was the next one: most likely by the kernel, for want
+    /// of memory. The item's fault, or one clip would stop its run for ever.
+    Killed,
+    /// The source could not be had for now: its server does not answer or fails, its disk gives errors. Asking again may
+    /// help, and other sources are not concerned.
+    Unavailable,
     /// This machine failed (no ffmpeg, disk full, out of file handles); says nothing about the item.
     Worker,
 }
@@ -73,8 +92,9 @@ impl MediaErrorKind {
     pub fn record_kind(self) -> Option<&'static str> {
         match self {
             Self::NotFound => Some("not_found"),
-            Self::Invalid => Some("invalid_media"),
+            Self::Invalid | Self::Killed => Some("invalid_media"),
             Self::Denied => Some("denied"),
+            Self::Unavailable => Some("unavailable"),
             Self::Worker => None,
         }
     }
@@ -111,22 +131,8 @@ impl MediaError {
     }
 }
 
-/// How media are prepared; part of every journal key.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// At most this many key frames per video.
-    pub max_frames: u32,
-    /// Longest side of a frame in pixels; smaller clips are not enlarged.
-    pub frame_size: u32,
-    /// Sample rate of the mono sound, in Hz.
-    pub audio_rate: u32,
-    /// Sound beyond this many seconds is left out.
-    pub audio_seconds: u32,
-}
-
 /// Changes whenever the same settings would give other bytes; part of every journal key.
-pub const PREPARATION_VERSION: u32 = 1;
+pub const PREPARATION_VERSION: u32 = 2;
 
 /// One key frame.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,8 +150,8 @@ pub struct Frame {
 /// The sound of a source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sound {
-    /// Mono WAV.
-    pub wav: Blob,
+    /// Mono, in the format of the settings.
+    pub blob: Blob,
     /// Length of what is kept, in milliseconds.
     pub duration_ms: u64,
     /// Whether the source was longer than what is kept.
@@ -165,4 +171,85 @@ pub struct Prepared {
     pub frames: Vec<Frame>,
     /// The sound, if the source has any.
     pub sound: Option<Sound>,
+    /// The whole clip, if a role is shown it.
+    pub clip: Option<Arc<Clip>>,
+}
+
+/// A clip as a whole: a file that is handed to a provider. It is held open, so that what was hashed is what is read,
+/// whatever happens to its name.
+#[derive(Clone)]
+pub struct Clip {
+    /// SHA-256 of what is handed over, in hex: the source itself, or what was made of it.
+    pub sha256: Arc<str>,
+    /// Its size.
+    pub bytes: u64,
+    /// For example `video/mp4`.
+    pub mime: &'static str,
+    /// Its length in milliseconds.
+    pub duration_ms: u64,
+    /// Whether the source was longer than what is kept.
+    pub trimmed: bool,
+    /// Whether it has less detail than the source, to fit a size.
+    pub smaller: bool,
+    /// Whether there is sound in it.
+    pub sound: bool,
+    /// Where a provider can fetch the same bytes itself: the source's https address. May hold a credential.
+    pub(crate) url: Option<Arc<str>>,
+    pub(crate) file: Arc<std::fs::File>,
+    pub(crate) identity: source::Identity,
+}
+
+impl Clip {
+    /// The file, at its beginning, with a position of its own. Blocking.
+    ///
+    /// # Errors
+    /// It is no longer what was hashed, or this machine has no file handle left.
+    pub fn open(&self) -> Result<std::fs::File, MediaError> {
+        use std::os::fd::AsRawFd as _;
+        self.unchanged()?;
+        // A handle of its own on the very file, also where that has no name any more.
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        std::fs::File::open(path).map_err(|error| MediaError::worker(format!("cannot open a clip: {error}")))
+    }
+
+    /// Whether the file is still what was hashed: to be asked once more when it has been read. Blocking.
+    ///
+    /// # Errors
+    /// It was written to.
+    pub fn unchanged(&self) -> Result<(), MediaError> {
+        source::unchanged(&self.file, &self.identity)
+    }
+}
+
+impl PartialEq for Clip {
+    fn eq(&self, other: &Self) -> bool {
+        self.sha256 == other.sha256 && self.duration_ms == other.duration_ms
+    }
+}
+
+impl Eq for Clip {}
+
+impl fmt::Debug for Clip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clip({}, {} bytes, {} ms)", self.sha256, self.bytes, self.duration_ms)
+    }
+}
+
+/// A clip of this file as it is, for tests.
+#[cfg(test)]
+pub(crate) fn clip_of_file(path: &std::path::Path) -> Clip {
+    let (file, identity) = source::open(path, &source::Roots::All, u64::MAX).unwrap();
+    let (sha256, bytes) = (source::hash(&file, &identity).unwrap().into(), identity.bytes);
+    Clip {
+        sha256,
+        bytes,
+        mime: "video/mp4",
+        duration_ms: 1000,
+        trimmed: false,
+        smaller: false,
+        sound: true,
+        url: None,
+        file: Arc::new(file),
+        identity,
+    }
 }

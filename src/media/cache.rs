@@ -1,34 +1,45 @@
-//! Prepared sources on disk: one directory each, `<sha256>-<kind>-<settings>-v<version>`, that is whole or not there.
+//! What is kept on disk, by content: `prepared/<sha256>-<kind>-<settings>-v<version>` and `sources/<sha256>` (only what was
+//! fetched), one directory each that is whole or not there. `making/` holds what is being made, `urls/` what is known of
+//! URLs, `in-use` the number of bytes. Any number of processes may share the directory: see `making` for their locks and
+//! `space` for the cap.
 //!
 //! An entry is written beside its final place, synced, and renamed. The manifest holds a BLAKE3 digest of every file and
 //! loading checks them: an entry that does not match is made again, never trusted. Frames and sound are plain files, so
 //! that a person can look at what a model was shown; one packed file would save some syncs and hide that.
 
+mod making;
+mod space;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
+use tokio::time::Instant;
 
+pub(crate) use self::making::{Lease, Making};
+pub(crate) use self::space::{Area, Space, failed, on_disk, size_of};
 use super::decode::{Decoded, DecodedFrame, milliseconds};
-use super::source::Identity;
-use super::{Frame, Kind, MediaError, PREPARATION_VERSION, Prepared, Settings, Sound, wav};
+use super::library::blocking;
+use super::{Frame, Kind, MediaError, MediaErrorKind, PREPARATION_VERSION, Prepared, Settings, Sound, Wants};
 use crate::provider::Blob;
 
 const MANIFEST: &str = "manifest.json";
-const TEMPORARY: &str = ".making-";
-/// Far longer than any preparation may take: what is older was left by a process that was killed.
-const ABANDONED: Duration = Duration::from_hours(24);
+/// The last use of an entry is noted no more often than this: reading must not mean writing.
+const NOTED: Duration = Duration::from_mins(1);
+/// Between two looks at whether another process is done; it begins with the first and doubles up to the second.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 
 /// Where prepared sources are kept.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    root: PathBuf,
+    space: Arc<Space>,
     settings: Settings,
+    wants: Wants,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,36 +72,92 @@ struct Entry {
     blake3: String,
 }
 
-impl Cache {
-    pub(crate) fn new(root: PathBuf, settings: Settings) -> Self {
-        Self { root, settings }
-    }
+/// Who makes an entry.
+#[derive(Debug)]
+pub(crate) enum Turn<T> {
+    /// The caller.
+    Mine(Making),
+    /// Nobody: it is there.
+    Done(T),
+}
 
-    /// A directory of its own inside the cache, removed when dropped. Blocking.
-    pub(crate) fn workspace(&self) -> Result<TempDir, MediaError> {
-        fs::create_dir_all(&self.root).map_err(|error| failed(&self.root, &error))?;
-        tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(&self.root).map_err(|error| failed(&self.root, &error))
-    }
-
-    /// Removes what killed processes left behind more than a day ago. Blocking; errors only leave it there.
-    pub(crate) fn sweep(&self) {
-        let abandoned = |entry: &fs::DirEntry| {
-            let age = entry.metadata().and_then(|m| m.modified()).map(|m| SystemTime::now().duration_since(m));
-            matches!(age, Ok(Ok(age)) if age > ABANDONED)
-        };
-        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(TEMPORARY)
-                && abandoned(&entry)
-                && let Err(error) = fs::remove_dir_all(entry.path())
-            {
-                tracing::debug!(%error, "an abandoned cache entry stays");
+impl Space {
+    /// Waits until `look` finds what is wanted, or nobody else works on the entry `name`. A process that is killed lets
+    /// the next one on. Errors: another process is at it for longer than `patience`. Cancel safe.
+    pub(crate) async fn turn<T: Send + 'static>(
+        self: &Arc<Self>,
+        name: &str,
+        patience: Duration,
+        look: impl Fn() -> Option<T> + Clone + Send + 'static,
+    ) -> Result<Turn<T>, MediaError> {
+        let (began, mut pause) = (Instant::now(), LOOKS.0);
+        loop {
+            let (space, of, look) = (self.clone(), name.to_owned(), look.clone());
+            let turn = blocking(move || {
+                if let Some(found) = look() {
+                    return Ok(Some(Turn::Done(found)));
+                }
+                let Some(making) = space.begin(&of)? else { return Ok(None) };
+                // It may have been finished between the look and the lock.
+                Ok(Some(look().map_or(Turn::Mine(making), Turn::Done)))
+            });
+            if let Some(turn) = turn.await? {
+                return Ok(turn);
             }
+            if pause == LOOKS.0 {
+                tracing::debug!(entry = name, "another process makes it ready; waiting for it");
+            }
+            if began.elapsed() > patience {
+                let message = format!("another process has been making it ready for {} s", patience.as_secs());
+                return Err(MediaError::new(MediaErrorKind::Unavailable, message));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOKS.1);
         }
+    }
+}
+
+/// Notes that an entry was used now. Blocking; failing costs it some of its life.
+pub(crate) fn note_use(dir: &Path) {
+    let note = || {
+        let manifest = File::options().append(true).open(dir.join(MANIFEST))?;
+        let now = SystemTime::now();
+        if now.duration_since(manifest.metadata()?.modified()?).is_ok_and(|age| age > NOTED) {
+            manifest.set_modified(now)?;
+        }
+        io::Result::Ok(())
+    };
+    if let Err(error) = note() {
+        tracing::debug!(%error, "the use of a cache entry is not noted");
+    }
+}
+
+impl Cache {
+    pub(crate) fn new(space: Arc<Space>, settings: Settings, wants: Wants) -> Self {
+        Self { space, settings, wants }
+    }
+
+    pub(crate) fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+
+    /// What the entry of a source is called.
+    pub(crate) fn name(&self, sha256: &str, kind: Kind) -> String {
+        let settings = serde_json::to_vec(&(&self.settings, self.wants)).unwrap_or_default();
+        let settings = &blake3::hash(&settings).to_hex()[..16];
+        format!("{sha256}-{kind}-{settings}-v{PREPARATION_VERSION}")
     }
 
     /// The entry of a source, if it is there and undamaged. Blocking.
     pub(crate) fn load(&self, sha256: &str, kind: Kind) -> Option<Prepared> {
-        let dir = self.place(sha256, kind);
+        let dir = self.space.place(Area::Prepared, &self.name(sha256, kind));
+        let _lease = Lease::of(&dir)?;
+        let prepared = self.read(&dir, sha256)?;
+        note_use(&dir);
+        Some(prepared)
+    }
+
+    fn read(&self, dir: &Path, sha256: &str) -> Option<Prepared> {
         let manifest: Manifest = serde_json::from_slice(&fs::read(dir.join(MANIFEST)).ok()?).ok()?;
         if manifest.sha256 != sha256 {
             return None;
@@ -103,31 +170,42 @@ impl Cache {
         let sound = match &manifest.sound {
             None => None,
             Some(entry) => Some(Sound {
-                wav: blob("audio/wav", &read(&dir.join(SOUND), &entry.file)?),
+                blob: blob(self.settings.audio_format.mime(), &read(&dir.join(self.sound_name()), &entry.file)?),
                 duration_ms: entry.duration_ms,
                 trimmed: entry.trimmed,
             }),
         };
         let Manifest { sha256, bytes, duration_ms, .. } = manifest;
-        Some(Prepared { sha256, bytes, duration_ms, frames, sound })
+        Some(Prepared { sha256, bytes, duration_ms, frames, sound, clip: None })
     }
 
-    /// Keeps what was decoded and gives it back as it would be loaded. Blocking.
+    /// Keeps what was decoded and gives it back as it would be loaded. Blocking. What finds no room below the cap is given
+    /// back all the same, and not kept: a full cache costs time, not items.
     pub(crate) fn save(
         &self,
+        making: &Making,
         sha256: &str,
         kind: Kind,
-        identity: &Identity,
+        bytes: u64,
         duration: Option<f64>,
         decoded: &Decoded,
     ) -> Result<Prepared, MediaError> {
-        let making = self.workspace()?;
-        self.write(making.path(), sha256, identity.bytes, duration, decoded)
-            .and_then(|()| self.publish(making.path(), &self.place(sha256, kind)))
-            .map_err(|error| failed(&self.root, &error))?;
-        self.load(sha256, kind).ok_or_else(|| {
+        let dir = self.space.with_room(needed(decoded), || {
+            let dir = making.entry()?;
+            self.write(&dir, sha256, bytes, duration, decoded)?;
+            Ok(dir)
+        })?;
+        let prepared = self.read(&dir, sha256).ok_or_else(|| {
             MediaError::worker("the media cache gives back other bytes than were written; check the disk")
-        })
+        })?;
+        let size = size_of(&dir);
+        if self.space.reserve(making, size)? {
+            let place = self.space.place(Area::Prepared, &self.name(sha256, kind));
+            self.space.with_room(size, || making.publish(&place))?;
+        } else {
+            tracing::warn!(cache = %self.space.root().display(), "the media cache has no room; raise media.cache_gib");
+        }
+        Ok(prepared)
     }
 
     fn write(&self, dir: &Path, sha256: &str, bytes: u64, duration: Option<f64>, decoded: &Decoded) -> io::Result<()> {
@@ -139,9 +217,9 @@ impl Cache {
         let sound = match &decoded.sound {
             None => None,
             Some(sound) => Some(SoundEntry {
-                duration_ms: sound.samples.len() as u64 / 2 * 1000 / u64::from(self.settings.audio_rate.max(1)),
+                duration_ms: sound.duration_ms,
                 trimmed: sound.trimmed,
-                file: write(&dir.join(SOUND), &wav::mono(&sound.samples, self.settings.audio_rate))?,
+                file: write(&dir.join(self.sound_name()), &sound.bytes)?,
             }),
         };
         let duration_ms = duration.map(milliseconds);
@@ -150,27 +228,16 @@ impl Cache {
         File::open(dir)?.sync_all()
     }
 
-    /// Renames into place. An entry in the way is one that did not load, or an equal one of another process.
-    fn publish(&self, from: &Path, to: &Path) -> io::Result<()> {
-        if fs::rename(from, to).is_err() {
-            let aside = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(&self.root)?;
-            match fs::rename(to, aside.path().join("damaged")) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => fs::rename(from, to)?,
-            }
-        }
-        File::open(&self.root)?.sync_all()
-    }
-
-    fn place(&self, sha256: &str, kind: Kind) -> PathBuf {
-        let Settings { max_frames, frame_size, audio_rate, audio_seconds } = self.settings;
-        let settings = blake3::hash(format!("{max_frames} {frame_size} {audio_rate} {audio_seconds}").as_bytes());
-        let settings = &settings.to_hex()[..16];
-        self.root.join(format!("{sha256}-{kind}-{settings}-v{PREPARATION_VERSION}"))
+    fn sound_name(&self) -> String {
+        format!("sound.{}", self.settings.audio_format.name())
     }
 }
 
-const SOUND: &str = "sound.wav";
+/// About what an entry takes: what a full disk is asked for.
+fn needed(decoded: &Decoded) -> u64 {
+    let frames = decoded.frames.iter().map(|frame| on_disk(frame.jpeg.len() as u64)).sum::<u64>();
+    frames + decoded.sound.as_ref().map_or(0, |sound| on_disk(sound.bytes.len() as u64)) + on_disk(1)
+}
 
 fn frame_name(index: usize) -> String {
     format!("frame-{index:03}.jpg")
@@ -193,8 +260,4 @@ fn read(path: &Path, entry: &Entry) -> Option<Vec<u8>> {
     }
     let bytes = fs::read(path).ok()?;
     (blake3::hash(&bytes).to_string() == entry.blake3).then_some(bytes)
-}
-
-fn failed(root: &Path, error: &io::Error) -> MediaError {
-    MediaError::worker(format!("cannot write to the media cache {}: {error}", root.display()))
 }

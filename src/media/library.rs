@@ -3,42 +3,35 @@
 //! Locks are held only for map operations. A broken content is remembered too, so that a thousand questions on one broken
 //! clip decode it once; a fault of this machine is not, as it may pass.
 
+mod clips;
+mod decoded;
+
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
-use super::cache::Cache;
+use super::cache::{Cache, Lease, Space};
+use super::clip::kept;
 use super::memory::Memory;
 use super::once::{Once, Recent};
-use super::source::{self, Identity};
-use super::{Kind, Limits, MediaError, MediaErrorKind, Prepared, Settings, decode, probe};
+use super::source::{self, Identity, Place, Remote, Roots, Store, WebUrl};
+use super::stats::{Counts, Stats};
+use super::{Kind, Limits, MediaError, Prepared, Settings, Wants};
 
 /// Base64 held for sources that nobody uses at the moment.
 const MEMORY_BYTES: usize = 256 << 20;
 const REMEMBERED_FILES: usize = 100_000;
 const REMEMBERED_FAILURES: usize = 10_000;
+/// Those that were made hold a file handle each.
+const REMEMBERED_CLIPS: usize = 128;
 
 pub(crate) type Key = (Arc<str>, Kind);
 type Outcome = Result<Arc<Prepared>, MediaError>;
-
-/// How often each way to a prepared source was taken, since the library was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Files hashed.
-    pub hashed: u64,
-    /// ffprobe runs.
-    pub probes: u64,
-    /// ffmpeg runs.
-    pub decodes: u64,
-    /// Sources found in memory.
-    pub memory_hits: u64,
-    /// Sources found in the cache directory.
-    pub disk_hits: u64,
-}
 
 /// Makes sources ready and shares them. Cheap to clone: clones are the same library.
 #[derive(Clone)]
@@ -46,25 +39,22 @@ pub struct Library(Arc<Inner>);
 
 struct Inner {
     settings: Settings,
+    wants: Wants,
     limits: Limits,
+    roots: Roots,
+    /// None: no server is allowed.
+    remote: Option<Arc<Remote>>,
     cache: Cache,
     slots: Semaphore,
     hashing: Semaphore,
     hashes: Once<Identity, Result<Arc<str>, MediaError>>,
     flights: Once<Key, Outcome>,
+    clip_flights: Once<Key, Result<Arc<kept::Kept>, MediaError>>,
+    clips: Mutex<Recent<Key, Arc<kept::Kept>>>,
     known: Mutex<Recent<Identity, Arc<str>>>,
     failures: Mutex<Recent<Key, MediaError>>,
     memory: Mutex<Memory>,
     counts: Counts,
-}
-
-#[derive(Default)]
-struct Counts {
-    hashed: AtomicU64,
-    probes: AtomicU64,
-    decodes: AtomicU64,
-    memory_hits: AtomicU64,
-    disk_hits: AtomicU64,
 }
 
 impl std::fmt::Debug for Library {
@@ -74,17 +64,52 @@ impl std::fmt::Debug for Library {
 }
 
 impl Library {
-    /// A library over `cache_dir`, which is made when it is first needed and may be shared by processes.
-    pub fn new(cache_dir: PathBuf, settings: Settings, limits: Limits) -> Self {
+    /// A library over `cache_dir`, which is made when it is first needed and may be shared by processes. It reads every
+    /// file of this machine and asks no server.
+    pub fn new(cache_dir: PathBuf, settings: Settings, wants: Wants, limits: Limits) -> Self {
+        let space = Arc::new(Space::new(cache_dir, limits.cache_bytes, limits.keep_free_bytes));
+        Self::assemble(space, settings, wants, limits, (Roots::All, None))
+    }
+
+    /// The same with sources of its own. Errors: one sentence, for an `extra_ca_file` that cannot be used.
+    pub fn with_store(
+        cache_dir: PathBuf,
+        settings: Settings,
+        wants: Wants,
+        limits: Limits,
+        store: Store,
+    ) -> Result<Self, String> {
+        let space = Arc::new(Space::new(cache_dir, limits.cache_bytes, limits.keep_free_bytes));
+        let roots = Roots::of(&store.allow);
+        let remote = if source::any_web(&store.allow) {
+            Some(Arc::new(Remote::new(store, limits.max_source_bytes(), Arc::clone(&space))?))
+        } else {
+            None
+        };
+        Ok(Self::assemble(space, settings, wants, limits, (roots, remote)))
+    }
+
+    fn assemble(
+        space: Arc<Space>,
+        settings: Settings,
+        wants: Wants,
+        limits: Limits,
+        (roots, remote): (Roots, Option<Arc<Remote>>),
+    ) -> Self {
         let slots = limits.slots();
         Self(Arc::new(Inner {
-            cache: Cache::new(cache_dir, settings.clone()),
+            cache: Cache::new(space, settings.clone(), wants),
+            roots,
+            remote,
             settings,
+            wants,
             limits,
             slots: Semaphore::new(slots),
             hashing: Semaphore::new(slots),
             hashes: Once::new(),
             flights: Once::new(),
+            clip_flights: Once::new(),
+            clips: Mutex::new(Recent::new(REMEMBERED_CLIPS)),
             known: Mutex::new(Recent::new(REMEMBERED_FILES)),
             failures: Mutex::new(Recent::new(REMEMBERED_FAILURES)),
             memory: Mutex::new(Memory::new(MEMORY_BYTES)),
@@ -92,7 +117,7 @@ impl Library {
         }))
     }
 
-    /// The source at `uri` (a path or a `file:` URI) as a model is shown it.
+    /// The source at `uri` (a path, a `file:` or an `https:` URI) as a model is shown it.
     ///
     /// Everyone who asks for the same content while it is being prepared shares one preparation. Errors: see
     /// [`MediaErrorKind`]; the message names the file. Cancel safe: a dropped call leaves the others their result, and
@@ -103,30 +128,54 @@ impl Library {
 
     /// How often each way was taken so far.
     pub fn stats(&self) -> Stats {
-        let counts = &self.0.counts;
-        Stats {
-            hashed: counts.hashed.load(Ordering::Relaxed),
-            probes: counts.probes.load(Ordering::Relaxed),
-            decodes: counts.decodes.load(Ordering::Relaxed),
-            memory_hits: counts.memory_hits.load(Ordering::Relaxed),
-            disk_hits: counts.disk_hits.load(Ordering::Relaxed),
-        }
+        let fetched = self.0.remote.as_ref().map_or_else(Stats::default, |remote| remote.stats());
+        self.0.counts.stats(fetched)
     }
 
     async fn prepare_unnamed(&self, uri: &str, kind: Kind) -> Outcome {
-        let path = source::locate(uri)?;
-        let max_bytes = self.0.limits.max_source_bytes();
-        let (file, identity) = blocking(move || source::open(&path, max_bytes)).await?;
-        let file = Arc::new(file);
-        let sha256 = self.0.clone().digest(&file, &identity).await?;
-        let key = (sha256, kind);
-        if let Some(prepared) = self.0.remembered(&key) {
-            return prepared;
-        }
         let inner = &self.0;
-        let make = || inner.clone().make(key.clone(), file, identity).boxed();
-        inner.flights.run(key.clone(), make).await
+        let (sha256, from) = match source::locate(uri)? {
+            Place::Local(path) => {
+                let max_bytes = inner.limits.max_source_bytes();
+                let opener = inner.clone();
+                let (file, identity) = blocking(move || source::open(&path, &opener.roots, max_bytes)).await?;
+                let file = Arc::new(file);
+                (inner.clone().digest(&file, &identity).await?, From::Open(Source { file, identity, _lease: None }))
+            }
+            Place::Web(url) => {
+                let Some(remote) = inner.remote.clone() else { return Err(source::not_allowed(&url)) };
+                (remote.digest(&url).await?, From::Web(remote, url))
+            }
+        };
+        if !inner.wants.clip || kind == Kind::Audio {
+            let kind = if kind == Kind::Silent { Kind::Video } else { kind };
+            return inner.decoded((sha256, kind), from).await;
+        }
+        let source = inner.open(&sha256, from).await?;
+        let (clip, source_ms) = inner.clip((sha256.clone(), kind), &source, uri).await?;
+        let shown = if inner.wants.frames || inner.wants.sound {
+            (*inner.decoded((sha256, Kind::Video), From::Open(source)).await?).clone()
+        } else {
+            let (sha256, bytes, duration_ms) = (sha256.to_string(), source.identity.bytes, Some(source_ms));
+            Prepared { sha256, bytes, duration_ms, frames: Vec::new(), sound: None, clip: None }
+        };
+        Ok(Arc::new(Prepared { clip: Some(clip), ..shown }))
     }
+}
+
+/// Where the bytes of a content come from.
+enum From {
+    Open(Source),
+    Web(Arc<Remote>, WebUrl),
+}
+
+/// An open source.
+#[derive(Clone)]
+struct Source {
+    file: Arc<File>,
+    identity: Identity,
+    /// Keeps what was fetched in the cache.
+    _lease: Option<Arc<Lease>>,
 }
 
 impl Inner {
@@ -158,53 +207,32 @@ impl Inner {
         lock(&self.failures).get(key).map(Err)
     }
 
-    async fn make(self: Arc<Self>, key: Key, file: Arc<File>, identity: Identity) -> Outcome {
-        // It may have been finished between the look at the memory and the start of this flight.
-        if let Some(outcome) = self.remembered(&key) {
-            return outcome;
-        }
-        let (inner, (sha256, kind)) = (self.clone(), key.clone());
-        if let Some(prepared) = blocking(move || Ok(inner.cache.load(&sha256, kind))).await? {
-            self.counts.disk_hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(self.keep(key, prepared));
-        }
-        match self.clone().decode(&key, file, identity).await {
-            Ok(prepared) => Ok(self.keep(key, prepared)),
-            Err(error) => {
-                if error.kind == MediaErrorKind::Invalid {
-                    lock(&self.failures).insert(key, error.clone());
-                }
-                Err(error)
+    /// How long another process may take to make one entry.
+    fn patience(&self) -> Duration {
+        let decodes = self.limits.probe_timeout() + self.limits.prepare_timeout();
+        decodes * 2 + self.remote.as_ref().map_or(Duration::ZERO, |remote| remote.patience())
+    }
+
+    /// The content, open. What was fetched by another process is checked before it is trusted.
+    async fn open(self: &Arc<Self>, sha256: &Arc<str>, from: From) -> Result<Source, MediaError> {
+        let (remote, url) = match from {
+            From::Open(source) => return Ok(source),
+            From::Web(remote, url) => (remote, url),
+        };
+        for _ in 0..2 {
+            let fetched = remote.open(&url, sha256).await?;
+            let (file, identity) = (Arc::new(fetched.file), fetched.identity);
+            if fetched.verified || self.clone().digest(&file, &identity).await? == *sha256 {
+                return Ok(Source { file, identity, _lease: Some(Arc::new(fetched.lease)) });
             }
+            let (remote, sha256) = (remote.clone(), sha256.clone());
+            blocking(move || {
+                remote.discard(&sha256);
+                Ok(())
+            })
+            .await?;
         }
-    }
-
-    async fn decode(self: Arc<Self>, key: &Key, file: Arc<File>, identity: Identity) -> Result<Prepared, MediaError> {
-        let _slot = acquire(&self.slots).await?;
-        let inner = self.clone();
-        let workspace = blocking(move || {
-            inner.cache.sweep();
-            inner.cache.workspace()
-        })
-        .await?;
-        let input = || file.try_clone().map_err(|error| MediaError::worker(format!("cannot share a file: {error}")));
-        self.counts.probes.fetch_add(1, Ordering::Relaxed);
-        let plan = probe::run(input()?, workspace.path(), key.1, &self.limits).await?;
-        self.counts.decodes.fetch_add(1, Ordering::Relaxed);
-        let decoded = decode::run(input()?, workspace.path(), &plan, &self.settings, &self.limits).await?;
-        let (inner, (sha256, kind)) = (self.clone(), key.clone());
-        blocking(move || {
-            source::unchanged(&file, &identity)?;
-            drop(workspace);
-            inner.cache.save(&sha256, kind, &identity, plan.duration, &decoded)
-        })
-        .await
-    }
-
-    fn keep(&self, key: Key, prepared: Prepared) -> Arc<Prepared> {
-        let prepared = Arc::new(prepared);
-        lock(&self.memory).insert(key, &prepared);
-        prepared
+        Err(MediaError::worker("the media cache gives back other bytes than were written; check the disk"))
     }
 }
 
@@ -216,7 +244,8 @@ async fn acquire(slots: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, 
     slots.acquire().await.map_err(|_| MediaError::worker("the media library is closed"))
 }
 
-async fn blocking<T: Send + 'static>(
+/// File work on a thread that may wait.
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, MediaError> + Send + 'static,
 ) -> Result<T, MediaError> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::MediaError;
+
 /// Operational bounds of the media stage: the `[media]` section of the configuration.
 ///
 /// A source over one of them is [`Invalid`](super::MediaErrorKind::Invalid), named with the limit it met.
@@ -26,10 +28,18 @@ pub struct Limits {
     pub max_pixels: u64,
     /// Longest source, in seconds.
     pub max_duration_seconds: u64,
+    /// Most streams in a source: sounds, pictures, subtitles and attachments (fonts) count alike.
+    pub max_streams: u32,
+    /// Most frames that are decoded of one source: one second can hold a million.
+    pub max_frames_decoded: u64,
     /// Most bytes one child process may put out, in MiB.
     pub max_output_mib: u64,
     /// Child processes at the same time; 0 = as many as there are cores.
     pub decoders: usize,
+    /// Most bytes that the cache directory may keep; 0 = no cap. A preparation under way comes on top of it.
+    pub cache_bytes: u64,
+    /// Bytes of the disk that the cache leaves to others.
+    pub keep_free_bytes: u64,
     /// Name or path of ffmpeg, version 5.1 or later.
     pub ffmpeg: PathBuf,
     /// Name or path of ffprobe.
@@ -46,8 +56,12 @@ impl Default for Limits {
             memory_mib: 2048,
             max_pixels: 8192 * 4320,
             max_duration_seconds: 4 * 3600,
+            max_streams: 256,
+            max_frames_decoded: 2_000_000,
             max_output_mib: 256,
             decoders: 0,
+            cache_bytes: 20 << 30,
+            keep_free_bytes: 1 << 30,
             ffmpeg: PathBuf::from("ffmpeg"),
             ffprobe: PathBuf::from("ffprobe"),
         }
@@ -61,6 +75,16 @@ impl Limits {
 
     pub(crate) fn max_output_bytes(&self) -> u64 {
         self.max_output_mib.saturating_mul(1 << 20)
+    }
+
+    /// What becomes of a source with more frames than that.
+    pub(crate) fn too_many_frames(&self) -> MediaError {
+        MediaError::invalid(format!("has more than {} frames (max_frames_decoded)", self.max_frames_decoded))
+    }
+
+    /// `max_pixels` as ffmpeg takes it: its type is int.
+    pub(crate) fn max_pixels_option(&self) -> u64 {
+        self.max_pixels.min(i32::MAX.unsigned_abs().into())
     }
 
     pub(crate) fn probe_timeout(&self) -> Duration {

@@ -38,7 +38,7 @@ impl Memory {
     pub(crate) fn insert(&mut self, key: Key, prepared: &Arc<Prepared>) {
         self.clock += 1;
         let bytes = prepared.frames.iter().map(|frame| frame.jpeg.base64.len()).sum::<usize>()
-            + prepared.sound.as_ref().map_or(0, |sound| sound.wav.base64.len());
+            + prepared.sound.as_ref().map_or(0, |sound| sound.blob.base64.len());
         let slot = Slot { weak: Arc::downgrade(prepared), strong: Some(prepared.clone()), bytes, used: self.clock };
         let before = self.slots.insert(key, slot);
         self.held += bytes;
@@ -64,7 +64,7 @@ mod tests {
     fn prepared(bytes: usize) -> Arc<Prepared> {
         let jpeg = Blob { mime: "image/jpeg", base64: vec![b'A'; bytes].into() };
         let frames = vec![Frame { at_ms: 0, width: 1, height: 1, jpeg }];
-        Arc::new(Prepared { sha256: String::new(), bytes: 0, duration_ms: None, frames, sound: None })
+        Arc::new(Prepared { sha256: String::new(), bytes: 0, duration_ms: None, frames, sound: None, clip: None })
     }
 
     fn key(name: &str) -> Key {

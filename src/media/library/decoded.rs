@@ -1,0 +1,97 @@
+//! Frames and sound of one content: from memory, from disk, or made by the one whose turn it is.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::FutureExt;
+
+use super::super::cache::{Making, Turn};
+use super::super::decode::Decoded;
+use super::super::probe::Plan;
+use super::super::{Kind, MediaError, MediaErrorKind, Prepared, decode, probe, source};
+use super::{From, Inner, Key, Outcome, Source, acquire, blocking, lock};
+
+impl Inner {
+    /// Frames and sound.
+    pub(super) async fn decoded(self: &Arc<Self>, key: Key, from: From) -> Outcome {
+        if let Some(prepared) = self.remembered(&key) {
+            return prepared;
+        }
+        let make = || self.clone().make(key.clone(), from).boxed();
+        self.flights.run(key.clone(), make).await
+    }
+
+    async fn make(self: Arc<Self>, key: Key, from: From) -> Outcome {
+        // It may have been finished between the look at the memory and the start of this flight.
+        if let Some(outcome) = self.remembered(&key) {
+            return outcome;
+        }
+        let (inner, (sha256, kind)) = (self.clone(), key.clone());
+        let look = move || inner.cache.load(&sha256, kind);
+        let name = self.cache.name(&key.0, kind);
+        let making = match self.cache.space().turn(&name, self.patience(), look).await? {
+            Turn::Done(prepared) => {
+                self.counts.disk_hits.fetch_add(1, Ordering::Relaxed);
+                return Ok(self.keep(key, prepared));
+            }
+            Turn::Mine(making) => Arc::new(making),
+        };
+        let source = self.open(&key.0, from).await?;
+        let made = self.clone().decode(&key, source, making).await;
+        made.map(|prepared| self.keep(key.clone(), prepared)).inspect_err(|error| {
+            if matches!(error.kind, MediaErrorKind::Invalid | MediaErrorKind::Killed) {
+                lock(&self.failures).insert(key, error.clone());
+            }
+        })
+    }
+
+    async fn decode(self: Arc<Self>, key: &Key, source: Source, making: Arc<Making>) -> Result<Prepared, MediaError> {
+        let _slot = acquire(&self.slots).await?;
+        let (inner, here) = (self.clone(), making.clone());
+        let work = blocking(move || inner.cache.space().with_room(0, || here.work())).await?;
+        let (plan, decoded) = match self.read(&source.file, &work, key.1).await {
+            // Once may be bad luck.
+            Err(error) if error.kind == MediaErrorKind::Killed => self.read(&source.file, &work, key.1).await?,
+            Err(error) if is_full(&error) => {
+                let (inner, bytes) = (self.clone(), self.limits.max_output_bytes());
+                blocking(move || {
+                    inner.cache.space().make_room(bytes);
+                    Ok(())
+                })
+                .await?;
+                let again = self.read(&source.file, &work, key.1).await;
+                again.map_err(|error| self.cache.space().told(error))?
+            }
+            read => read?,
+        };
+        let (inner, (sha256, kind)) = (self.clone(), key.clone());
+        blocking(move || {
+            source::unchanged(&source.file, &source.identity)?;
+            inner.cache.save(&making, &sha256, kind, source.identity.bytes, plan.duration, &decoded)
+        })
+        .await
+    }
+
+    async fn read(&self, file: &File, dir: &Path, kind: Kind) -> Result<(Plan, Decoded), MediaError> {
+        let input = || file.try_clone().map_err(|error| MediaError::worker(format!("cannot share a file: {error}")));
+        self.counts.probes.fetch_add(1, Ordering::Relaxed);
+        let plan = probe::run(input()?, dir, kind, &self.limits).await?;
+        self.counts.decodes.fetch_add(u64::from(self.wants.frames || self.wants.sound), Ordering::Relaxed);
+        let decoded = decode::run(input()?, dir, &plan, &self.settings, self.wants, &self.limits).await?;
+        Ok((plan, decoded))
+    }
+
+    fn keep(&self, key: Key, prepared: Prepared) -> Arc<Prepared> {
+        let prepared = Arc::new(prepared);
+        lock(&self.memory).insert(key, &prepared);
+        prepared
+    }
+}
+
+/// Whether a child process met a full disk.
+fn is_full(error: &MediaError) -> bool {
+    let words = ["No space left on device", "Disk quota exceeded"];
+    error.kind == MediaErrorKind::Worker && words.iter().any(|words| error.message.contains(words))
+}

@@ -1,0 +1,289 @@
+//! Sources on https servers: allowed, resolved once, fetched once, kept by their content.
+//!
+//! A URL's content is known by a strong entity tag: another process asks with `If-None-Match`, and an answer of 304 costs no
+//! download, even when only the prepared entry is left. Within one process a URL is asked again after [`FRESH`].
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::answer::{Body, Got};
+use super::download;
+use super::index::{Index, Known, now_ms};
+use super::pins::Lines;
+use super::web::WebUrl;
+use super::{Allowed, Identity, Roots, Store};
+use crate::media::cache::{Area, Lease, Making, Space, Turn, note_use};
+use crate::media::library::blocking;
+use crate::media::once::{Once, Recent};
+use crate::media::stats::Stats;
+use crate::media::{MediaError, MediaErrorKind};
+
+/// A URL is asked for changes no more often.
+const FRESH: Duration = Duration::from_mins(10);
+/// A host that failed a whole fetch gets one attempt per source for so long.
+const FAILING: Duration = Duration::from_mins(1);
+const REMEMBERED: usize = 100_000;
+/// The content of an entry, beside its manifest.
+pub(super) const DATA: &str = "data";
+const MANIFEST: &str = "manifest.json";
+
+/// Fetches sources. Shared by all of a library.
+pub(crate) struct Remote {
+    pub(super) store: Store,
+    pub(super) max_bytes: u64,
+    pub(super) space: Arc<Space>,
+    index: Index,
+    swept: std::sync::Once,
+    lines: Lines,
+    slots: Semaphore,
+    fresh: Mutex<Recent<String, (Arc<str>, Instant)>>,
+    /// What this process has hashed itself.
+    hashed: Mutex<Recent<Arc<str>, Identity>>,
+    flights: Once<(String, Want), Result<Arc<str>, MediaError>>,
+    failing: Mutex<HashMap<String, Instant>>,
+    pub(crate) counts: Counts,
+}
+
+/// How often each way was taken.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) downloads: AtomicU64,
+    pub(crate) unchanged: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+}
+
+/// What a fetch is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Want {
+    /// To know which content a URL has.
+    Digest,
+    /// To have it here.
+    Content,
+}
+
+/// A fetched source, open. While this lives it stays in the cache.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) file: File,
+    pub(crate) identity: Identity,
+    /// Whether this process has hashed it.
+    pub(crate) verified: bool,
+    pub(crate) lease: Lease,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    sha256: String,
+    bytes: u64,
+}
+
+impl Remote {
+    /// Errors: an `extra_ca_file` that cannot be used.
+    pub(crate) fn new(store: Store, max_bytes: u64, space: Arc<Space>) -> Result<Self, String> {
+        let slots = store.downloads.clamp(1, Semaphore::MAX_PERMITS);
+        Ok(Self {
+            lines: Lines::new(&store)?,
+            max_bytes,
+            index: Index::new(space.root().join("urls")),
+            swept: std::sync::Once::new(),
+            space,
+            slots: Semaphore::new(slots),
+            fresh: Mutex::new(Recent::new(REMEMBERED)),
+            hashed: Mutex::new(Recent::new(REMEMBERED)),
+            flights: Once::new(),
+            failing: Mutex::default(),
+            counts: Counts::default(),
+            store,
+        })
+    }
+
+    /// Which content a URL has now, in hex. Everyone who asks at once shares one fetch. Cancel safe.
+    pub(crate) async fn digest(self: &Arc<Self>, url: &WebUrl) -> Result<Arc<str>, MediaError> {
+        self.store.check(url)?;
+        let known = lock(&self.fresh).get(&url.digest());
+        if let Some((sha256, _)) = known.filter(|(_, at)| at.elapsed() < FRESH) {
+            return Ok(sha256);
+        }
+        self.shared(url, Want::Digest).await
+    }
+
+    /// The content, open; fetched if it is not here. Cancel safe. Errors: it is another one by now.
+    pub(crate) async fn open(self: &Arc<Self>, url: &WebUrl, sha256: &Arc<str>) -> Result<Fetched, MediaError> {
+        self.store.check(url)?;
+        for _ in 0..3 {
+            let (remote, wanted) = (self.clone(), sha256.clone());
+            if let Some(fetched) = blocking(move || Ok(remote.kept(&wanted))).await? {
+                return Ok(fetched);
+            }
+            let now = self.shared(url, Want::Content).await?;
+            if now != *sha256 {
+                return Err(MediaError::new(MediaErrorKind::Unavailable, "changes on its server while it is read"));
+            }
+        }
+        Err(MediaError::worker("what is fetched is removed from the media cache at once; raise media.cache_gib"))
+    }
+
+    /// Removes a content that is not what it was. Blocking.
+    pub(crate) fn discard(&self, sha256: &str) {
+        drop(fs::remove_file(self.space.place(Area::Sources, sha256).join(MANIFEST)));
+    }
+
+    async fn shared(self: &Arc<Self>, url: &WebUrl, want: Want) -> Result<Arc<str>, MediaError> {
+        let key = url.digest();
+        let make = || self.clone().fetch(url.clone(), key.clone(), want).boxed();
+        self.flights.run((key.clone(), want), make).await
+    }
+
+    async fn fetch(self: Arc<Self>, url: WebUrl, key: String, want: Want) -> Result<Arc<str>, MediaError> {
+        self.swept.call_once(|| self.index.sweep());
+        let (began, deadline) = (now_ms(), Instant::now() + self.store.total);
+        let (remote, of) = (self.clone(), key.clone());
+        // Another process may have asked while this one waited for its turn.
+        let look = move || {
+            let known = remote.index.read(&of)?;
+            let here =
+                || want == Want::Digest || Lease::of(&remote.space.place(Area::Sources, &known.sha256)).is_some();
+            (known.checked_ms >= began && here()).then_some(known)
+        };
+        let sha256 = match self.space.turn(&format!("url-{key}"), self.store.total, look).await? {
+            Turn::Done(known) => known.sha256.into(),
+            Turn::Mine(making) => self.ask(&url, &key, want, making, deadline).await?,
+        };
+        lock(&self.fresh).insert(key, (Arc::clone(&sha256), Instant::now()));
+        Ok(sha256)
+    }
+
+    async fn ask(
+        self: &Arc<Self>,
+        url: &WebUrl,
+        key: &str,
+        want: Want,
+        making: Making,
+        deadline: Instant,
+    ) -> Result<Arc<str>, MediaError> {
+        let slot = self.slots.acquire().await.map_err(|_| MediaError::worker("the media library is closed"))?;
+        let (remote, of) = (self.clone(), key.to_owned());
+        let known = blocking(move || Ok(remote.index.read(&of))).await?.filter(|_| want == Want::Digest);
+        let etag = known.as_ref().and_then(|known| known.etag.clone());
+        let making = Arc::new(making);
+        let got = download::run(self, url, making.clone(), etag, deadline).await;
+        drop(slot);
+        let (remote, key) = (self.clone(), key.to_owned());
+        match (got?, known) {
+            (Got::Unchanged, Some(known)) => {
+                self.counts.unchanged.fetch_add(1, Ordering::Relaxed);
+                blocking(move || {
+                    let known = Known { checked_ms: now_ms(), ..known };
+                    remote.index.write(&key, &known);
+                    Ok(known.sha256.into())
+                })
+                .await
+            }
+            (Got::Unchanged, None) => Err(MediaError::worker("an answer of 304 to a request without a tag")),
+            (Got::Body(body), _) => {
+                self.counts.downloads.fetch_add(1, Ordering::Relaxed);
+                blocking(move || remote.keep(&key, &making, body)).await
+            }
+        }
+    }
+
+    /// Puts what was fetched into its place. Blocking.
+    fn keep(&self, key: &str, making: &Making, body: Body) -> Result<Arc<str>, MediaError> {
+        let Body { sha256, bytes, etag } = body;
+        let sha256: Arc<str> = sha256.into();
+        let place = self.space.place(Area::Sources, &sha256);
+        self.space.with_room(bytes, || {
+            let dir = making.entry()?;
+            let manifest = serde_json::to_vec(&Manifest { sha256: sha256.to_string(), bytes })?;
+            fs::write(dir.join(MANIFEST), manifest)?;
+            File::open(dir.join(MANIFEST))?.sync_all()?;
+            making.publish(&place)
+        })?;
+        if let Ok((_, identity)) = super::open(&place.join(DATA), &Roots::All, u64::MAX) {
+            lock(&self.hashed).insert(sha256.clone(), identity);
+        }
+        let known = Known { sha256: sha256.to_string(), bytes, etag, checked_ms: now_ms() };
+        self.index.write(key, &known);
+        Ok(sha256)
+    }
+
+    /// A content that is in the cache. Blocking.
+    fn kept(&self, sha256: &Arc<str>) -> Option<Fetched> {
+        let dir = self.space.place(Area::Sources, sha256);
+        let lease = Lease::of(&dir)?;
+        let manifest: Manifest = serde_json::from_slice(&fs::read(dir.join(MANIFEST)).ok()?).ok()?;
+        let (file, identity) = super::open(&dir.join(DATA), &Roots::All, u64::MAX).ok()?;
+        if manifest.sha256 != **sha256 || manifest.bytes != identity.bytes {
+            return None;
+        }
+        note_use(&dir);
+        let verified = lock(&self.hashed).get(sha256).is_some_and(|known| known == identity);
+        Some(Fetched { file, identity, verified, lease })
+    }
+
+    /// How long one fetch may take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.store.total
+    }
+
+    /// What it did so far; nothing of decoding.
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            downloads: self.counts.downloads.load(Ordering::Relaxed),
+            unchanged: self.counts.unchanged.load(Ordering::Relaxed),
+            downloaded_bytes: self.counts.bytes.load(Ordering::Relaxed),
+            ..Stats::default()
+        }
+    }
+
+    /// The connections for a URL; see [`Lines::judged`].
+    pub(super) async fn line(&self, url: &WebUrl) -> Result<Result<&reqwest::Client, String>, MediaError> {
+        self.lines.judged(url, &self.store).await
+    }
+
+    /// Whether this host has just failed a whole fetch.
+    pub(super) fn is_failing(&self, url: &WebUrl) -> bool {
+        lock(&self.failing).get(&url.place()).is_some_and(|at| at.elapsed() < FAILING)
+    }
+
+    pub(super) fn note(&self, url: &WebUrl, failed: bool) {
+        let mut failing = lock(&self.failing);
+        if failed {
+            failing.retain(|_, at| at.elapsed() < FAILING);
+            failing.insert(url.place(), Instant::now());
+        } else {
+            failing.remove(&url.place());
+        }
+    }
+}
+
+/// A URL of which no prefix is allowed.
+pub(crate) fn not_allowed(url: &WebUrl) -> MediaError {
+    let place = url.place();
+    let message =
+        format!("nothing of https://{place} with this path is allowed; add \"https://{place}/\" to [store] allow");
+    MediaError::new(MediaErrorKind::Denied, message)
+}
+
+/// Whether anything of the list is on a server.
+pub(crate) fn any_web(allow: &[Allowed]) -> bool {
+    allow.iter().any(|allowed| matches!(allowed, Allowed::Web { .. }))
+}
+
+/// Where the content of an entry lies.
+pub(super) fn data(dir: &Path) -> std::path::PathBuf {
+    dir.join(DATA)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,113 @@
+//! Settings of the sources: what may be read, and how patient a fetch is.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::address::Reach;
+use super::allow::{Allowed, Roots};
+use super::web::WebUrl;
+use super::{Place, display_name, locate, not_allowed};
+use crate::media::MediaError;
+use crate::retry::Policy;
+
+/// The `[store]` section of the configuration. None of it changes the bytes of a result.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// What may be read; all else is refused.
+    pub allow: Vec<Allowed>,
+    /// `host:port` of https servers that may have a private or loopback address. They must be allowed as well.
+    pub private_hosts: Vec<String>,
+    /// Until a connection stands, names and TLS included.
+    pub connect: Duration,
+    /// From a request until the head of its answer.
+    pub first_byte: Duration,
+    /// Between two pieces of an answer.
+    pub idle: Duration,
+    /// One source, from the first request to its last byte, with all attempts and waits.
+    pub total: Duration,
+    /// Fetched at once.
+    pub downloads: usize,
+    /// Attempts in a row that bring nothing.
+    pub policy: Policy,
+    /// A PEM bundle trusted beside the system's certificates.
+    pub extra_ca_file: Option<PathBuf>,
+    /// How names become addresses.
+    pub lookup: Lookup,
+}
+
+impl Default for Store {
+    /// Every file of this machine, and no server.
+    fn default() -> Self {
+        Self {
+            allow: vec![Allowed::Files(PathBuf::from("/"))],
+            private_hosts: Vec::new(),
+            connect: Duration::from_secs(10),
+            first_byte: Duration::from_mins(1),
+            idle: Duration::from_secs(30),
+            total: Duration::from_hours(1),
+            downloads: 4,
+            policy: Policy { attempts: 6, base: Duration::from_millis(500), max: Duration::from_secs(30) },
+            extra_ca_file: None,
+            lookup: Lookup::System,
+        }
+    }
+}
+
+impl Store {
+    /// Where a URI leads without opening or asking anything: a path, or none for what is on a server. Errors: it may not be
+    /// read, or is no URI. Blocking.
+    pub fn local_path(&self, uri: &str) -> Result<Option<PathBuf>, MediaError> {
+        let place = match locate(uri) {
+            Ok(Place::Local(path)) => Roots::of(&self.allow).check(&path).map(|()| Some(path)),
+            Ok(Place::Web(url)) => self.check(&url).map(|()| None),
+            Err(error) => Err(error),
+        };
+        place.map_err(|error| error.about(&display_name(uri)))
+    }
+
+    /// Whether a URL may be asked for at all; nothing is looked up.
+    pub(super) fn check(&self, url: &WebUrl) -> Result<(), MediaError> {
+        if !self.allow.iter().any(|allowed| allowed.allows(url)) {
+            return Err(not_allowed(url));
+        }
+        url.check_host(self.reach(url))
+    }
+
+    pub(super) fn reach(&self, url: &WebUrl) -> Reach {
+        let full = format!("{}:{}", url.url().host_str().unwrap_or_default(), url.port());
+        let named = self.private_hosts.iter().any(|host| host.eq_ignore_ascii_case(&full));
+        if named { Reach::Private } else { Reach::Public }
+    }
+
+    /// Reads an entry of `private_hosts`: `host:port`, in plain form. Errors: one sentence that says what to write.
+    pub fn private_host(text: &str) -> Result<String, String> {
+        let url = WebUrl::read(&format!("https://{text}/")).map_err(|error| error.message)?;
+        let full = format!("{}:{}", url.url().host_str().unwrap_or_default(), url.port());
+        let whole = text.eq_ignore_ascii_case(&full);
+        if whole { Ok(full) } else { Err("must be host:port, for example \"10.0.0.5:8443\"".to_owned()) }
+    }
+}
+
+/// The addresses of a name.
+type Given = dyn Fn(&str) -> Vec<IpAddr> + Send + Sync;
+
+/// How names become addresses.
+#[derive(Clone)]
+pub enum Lookup {
+    /// As the system does it.
+    System,
+    /// By this function: for tests, and for networks with names of their own. What it gives is judged all the same.
+    Given(Arc<Given>),
+}
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::System => "System",
+            Self::Given(_) => "Given",
+        })
+    }
+}
