@@ -7,6 +7,7 @@ pub mod ask;
 pub mod caller;
 pub mod check;
 mod failures;
+pub mod handover;
 pub mod line;
 pub mod parse;
 pub mod prompt;

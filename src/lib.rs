@@ -31,6 +31,7 @@ pub mod provider;
 pub mod quota;
 pub mod retry;
 pub mod state;
+pub mod upload;
 
 // The process.
 pub mod cli;

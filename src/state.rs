@@ -35,6 +35,11 @@ CREATE TABLE IF NOT EXISTS calls (
   id INTEGER PRIMARY KEY, run TEXT NOT NULL, account TEXT NOT NULL, sent_at INTEGER NOT NULL, tokens INTEGER NOT NULL,
   bound INTEGER NOT NULL, cost INTEGER NOT NULL, state INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS uploads (
+  identity TEXT NOT NULL, credential TEXT NOT NULL, sha256 TEXT NOT NULL, display_name TEXT NOT NULL,
+  phase INTEGER NOT NULL, name TEXT, uri TEXT, bytes INTEGER NOT NULL, expires_at INTEGER, since INTEGER NOT NULL,
+  last_used INTEGER NOT NULL, PRIMARY KEY (identity, credential, sha256)
+) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS calls_by_time ON calls (account, sent_at);
 CREATE INDEX IF NOT EXISTS calls_open ON calls (state) WHERE state = 0;
 ";
@@ -167,6 +172,15 @@ impl State {
         let failed = |message: String| StateError::Failed { path: self.path.clone(), message };
         self.send(Work::Write(operation));
         answered.await.unwrap_or_else(|_| Err(ENDED.to_owned())).map_err(failed)
+    }
+
+    /// Runs `operation` in a later transaction; nobody learns how it ended.
+    pub fn later(&self, operation: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static) {
+        self.send(Work::Write(Box::new(move |connection| {
+            let outcome = connection.map_or(Ok(()), |c| operation(c).map_err(|e| e.to_string()));
+            let done: Done = Box::new(drop);
+            (done, outcome)
+        })));
     }
 
     /// Runs `query` on what is durable. It does not share the fate of what is written beside it: a full disk can be read.

@@ -10,11 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use super::caller::{Caller, NoReply, Paid, Payer};
 use super::parse::Unusable;
 use super::show::{Medium, Shown, parts};
-use crate::fault::Halt;
+use crate::fault::{self, Halt};
 use crate::job::Job;
 use crate::journal::Key;
 use crate::journal::key::{Canonical, Preparation, Sample};
-use crate::media::PREPARATION_VERSION;
 use crate::price::Nano;
 use crate::provider::{Finish, Params, Part, Request, Role, Schema, Usage};
 use crate::recipe::Recipe;
@@ -103,7 +102,7 @@ impl Asker<'_> {
         canonical.system.clone_from(&seat.system);
         let labels = shown.parts.iter().filter_map(|part| match part {
             Part::Text(label) => Some(label.clone()),
-            Part::Image { .. } | Part::Audio { .. } => None,
+            Part::Image { .. } | Part::Audio { .. } | Part::Video { .. } => None,
         });
         canonical.prompt = labels.chain([question.prompt.clone()]).collect();
         canonical.temperature = seat.temperature;
@@ -114,8 +113,7 @@ impl Asker<'_> {
         canonical.seed = self.recipe.seed;
         canonical.schema = question.schema.as_ref().map(|schema| schema.schema.clone());
         canonical.media.clone_from(&shown.canonical);
-        canonical.preparation = (!shown.canonical.is_empty())
-            .then(|| Preparation { settings: self.recipe.media.clone(), version: PREPARATION_VERSION });
+        canonical.preparation = Preparation::of(&shown.canonical, &self.recipe.media);
         canonical.ordinal = ordinal;
         canonical
     }
@@ -179,6 +177,10 @@ fn unanswered(no: NoReply) -> Unanswered {
     match no {
         NoReply::Refused(message) => Unanswered::Failed(ErrorKind::Refused, message),
         NoReply::Provider(message) => Unanswered::Failed(ErrorKind::Provider, message),
+        NoReply::Media(error) => match fault::of_media(&error) {
+            Ok(error) => Unanswered::Failed(error.kind, error.message),
+            Err(halt) => Unanswered::Halt(halt),
+        },
         NoReply::Halt(halt) => Unanswered::Halt(halt),
         NoReply::Missing(canonical) => Unanswered::Missing(canonical),
     }

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,14 +14,17 @@ use tokio_util::sync::CancellationToken;
 
 pub use super::failures::Patience;
 use super::failures::{Failures, Next};
+use super::handover::{Handover, NotHanded};
 use super::line::{Account, Cost, Line};
 use crate::fault::Halt;
 use crate::journal::{Canonical, Claim, Journal, Key, Look, Stored};
+use crate::media::MediaError;
 use crate::price::Nano;
 use crate::provider::http::Client;
 use crate::provider::{Billed, CallError, CallErrorKind, Reply, Request, Usage};
 use crate::quota::gate::{Gate, NoReservation, Reservation};
 use crate::quota::ledger::End;
+use crate::retry::jitter;
 
 /// Between attempts to store a reply that was paid for.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -40,6 +42,8 @@ pub struct Caller {
 pub struct Live {
     /// The transport.
     pub client: Client,
+    /// How clips reach their providers.
+    pub handover: Handover,
     /// The gate.
     pub gate: Arc<Gate>,
     /// By provider and model.
@@ -77,6 +81,8 @@ pub enum NoReply {
     Refused(String),
     /// The provider did not answer until the deadline, or too often so that each attempt may have been billed.
     Provider(String),
+    /// A clip cannot be handed over.
+    Media(MediaError),
     /// The run ends.
     Halt(Halt),
     /// The journal does not have it, and nothing else may be asked.
@@ -145,24 +151,35 @@ impl Caller {
         let cost = Cost::of(line, request);
         let mut attempts = 0;
         let mut failures = Failures::new(live.patience, payer.job_deadline);
+        let mut clips = live.handover.of(request);
         loop {
             let accounts = line.accounts_in_turn().map_err(NoReply::Halt)?;
-            let specs: Vec<_> = accounts.iter().map(|account| &account.spec).collect();
+            let handed = match clips.over(line, accounts, &live.gate, payer.stop).await {
+                Ok(handed) => handed,
+                Err(NotHanded::Never(no)) => return Err(no),
+                Err(NotHanded::Failed(account, error)) => {
+                    tracing::debug!(role = %canonical.role, %error, "a clip could not be handed over");
+                    let pause = meet(live, line, account, &error, &mut failures).await?;
+                    rest(pause, payer.stop).await?;
+                    continue;
+                }
+            };
+            let specs: Vec<_> = handed.accounts.iter().map(|account| &account.spec).collect();
             let asked = Instant::now();
             let reserved = live.gate.reserve(&specs, cost.tokens, cost.bound, payer.stop).await;
             let (chosen, reservation) = reserved.map_err(|no| match no {
                 NoReservation::Halt(halt) => NoReply::Halt(halt),
                 NoReservation::Never(why) => NoReply::Refused(why),
             })?;
-            let account = accounts[chosen];
+            let account = handed.accounts[chosen];
             failures.waited(asked.elapsed());
             attempts += 1;
-            let error = match live.client.call(&line.endpoint, &account.credential, request).await {
+            let error = match live.client.call(&line.endpoint, &account.credential, &handed.request).await {
                 Ok(reply) => {
                     let stored = self.keep(live, canonical, claim, reservation, line, &cost, reply, payer).await?;
                     return Ok((stored, attempts));
                 }
-                Err(error) => error,
+                Err(error) => handed.without_addresses(error),
             };
             tracing::debug!(role = %canonical.role, attempt = attempts, %error, "a call failed");
             let (spent, end) = match error.billed {
@@ -173,6 +190,9 @@ impl Caller {
             if let Some(why) = failures.too_many_unseen(&error) {
                 return Err(NoReply::Provider(why));
             }
+            clips.met(&handed, &error).await?;
+            // While it rests, others may need the room.
+            drop(handed);
             let pause = meet(live, line, account, &error, &mut failures).await?;
             rest(pause, payer.stop).await?;
         }
@@ -241,39 +261,33 @@ async fn meet(
     failures: &mut Failures,
 ) -> Result<Duration, NoReply> {
     match error.kind {
-        CallErrorKind::Unavailable => match failures.outage(error, jitter(), Instant::now()) {
-            Next::Attempt(pause) => return Ok(pause),
-            Next::Round(_) | Next::GiveUp
-                if error.billed == Billed::No && !live.client.has_answered(&line.endpoint) =>
-            {
-                return Err(NoReply::Halt(Halt::Setup(line.nothing_answers(error))));
-            }
-            Next::Round(pause) => {
-                if line.first_to_back_off(pause) {
-                    tracing::warn!(%error, pause_seconds = pause.as_secs(), "a provider does not answer; backing off");
+        CallErrorKind::Unavailable | CallErrorKind::FileNotReady => {
+            match failures.outage(error, jitter(), Instant::now()) {
+                Next::Attempt(pause) => return Ok(pause),
+                Next::Round(_) | Next::GiveUp
+                    if error.billed == Billed::No && !live.client.has_answered(&line.endpoint) =>
+                {
+                    return Err(NoReply::Halt(Halt::Setup(line.nothing_answers(error))));
                 }
-                return Ok(pause);
+                Next::Round(pause) => {
+                    if line.first_to_back_off(pause) {
+                        tracing::warn!(%error, pause_seconds = pause.as_secs(), "a provider does not answer; backing off");
+                    }
+                    return Ok(pause);
+                }
+                Next::GiveUp => return Err(NoReply::Provider(error.message.clone())),
             }
-            Next::GiveUp => return Err(NoReply::Provider(error.message.clone())),
-        },
+        }
         // The whole account waits, and this call with it: at the gate, not here.
         CallErrorKind::Throttled => live.gate.pause(&account.spec, failures.throttled(error, jitter())).await,
         CallErrorKind::DayExhausted => live.gate.park(&account.spec, error.retry_after).await,
         CallErrorKind::Refused => return Err(NoReply::Refused(error.message.clone())),
         CallErrorKind::ModelUnknown => return Err(NoReply::Halt(Halt::Setup(error.message.clone()))),
         CallErrorKind::KeyRefused => line.refuse(account, error),
+        // It is uploaded again: see the handover.
+        CallErrorKind::FileGone => {}
     }
     Ok(Duration::ZERO)
-}
-
-/// 0..1, from the clock's lowest bits through a hash: retries need to be apart, not unpredictable.
-fn jitter() -> f64 {
-    static DRAWS: AtomicUsize = AtomicUsize::new(0);
-    let draw = DRAWS.fetch_add(1, Ordering::Relaxed);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let hash = blake3::hash(format!("{draw} {}", now.as_nanos()).as_bytes());
-    let [a, b, c, d, ..] = *hash.as_bytes();
-    f64::from(u32::from_le_bytes([a, b, c, d])) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]
@@ -288,6 +302,7 @@ mod tests {
     use crate::quota::ledger::Ledger;
     use crate::retry::Policy;
     use crate::state::State;
+    use crate::upload::Uploads;
 
     const MODEL: &str = "gemini-2.5-flash";
 
@@ -335,8 +350,10 @@ mod tests {
         let ledger = Ledger::open(Arc::clone(&state), "r", 0).await.unwrap();
         let millisecond = Duration::from_millis(1);
         let policy = Policy { attempts: 3, base: millisecond, max: millisecond };
+        let client = Client::new(&config::load(&[], &[]).unwrap().config.http).unwrap();
         let live = Live {
-            client: Client::new(&config::load(&[], &[]).unwrap().config.http).unwrap(),
+            client: client.clone(),
+            handover: Handover::new(Uploads::open(Arc::clone(&state), client.clone(), BTreeMap::new()).await.unwrap()),
             gate: Arc::new(Gate::open(ledger, None, None).await.unwrap()),
             lines: [(("gemini".to_owned(), MODEL.to_owned()), line(&["K"]))].into(),
             patience: Patience { policy, backoff: Duration::from_hours(1) },

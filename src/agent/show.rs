@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::job::{MediaKind, MediaRef};
 use crate::journal::key::CanonicalMedium;
 use crate::media::Prepared;
-use crate::provider::Part;
+use crate::provider::{Part, VideoFrom};
 use crate::recipe::MediaMode;
 
 /// One medium of an item, ready to be shown.
@@ -36,7 +36,11 @@ pub fn parts(mode: MediaMode, media: &[Medium]) -> Shown {
         if mode.frames() && medium.source.kind == MediaKind::Video {
             frames(medium, &mut shown);
         }
-        if mode.audio() && medium.source.own_track {
+        let whole = mode.video() && medium.source.kind == MediaKind::Video;
+        if whole {
+            clip(medium, &mut shown);
+        }
+        if mode.audio() && !whole && medium.source.own_track {
             sound(medium, &mut shown);
         }
     }
@@ -56,6 +60,21 @@ fn frames(medium: &Medium, shown: &mut Shown) {
     shown.canonical.push(canonical(medium, "frames"));
 }
 
+fn clip(medium: &Medium, shown: &mut Shown) {
+    let Some(clip) = &medium.prepared.clip else { return };
+    let cut = if clip.trimmed { ", its beginning" } else { "" };
+    let label = format!("Video \"{}\", {}{cut}:", medium.source.name, seconds(clip.duration_ms));
+    shown.parts.push(Part::Text(label));
+    shown.parts.push(Part::Video {
+        from: VideoFrom::Clip(Arc::clone(clip)),
+        mime: clip.mime,
+        duration_ms: clip.duration_ms,
+        sound: clip.sound,
+    });
+    // The same words stand before a clip with its sound and one without.
+    shown.canonical.push(canonical(medium, if medium.source.own_track { "video" } else { "silent" }));
+}
+
 fn sound(medium: &Medium, shown: &mut Shown) {
     let Some(sound) = &medium.prepared.sound else { return };
     let what = match medium.source.kind {
@@ -65,7 +84,7 @@ fn sound(medium: &Medium, shown: &mut Shown) {
     let cut = if sound.trimmed { ", its beginning" } else { "" };
     let label = format!("{what} \"{}\", {}{cut}:", medium.source.name, seconds(sound.duration_ms));
     shown.parts.push(Part::Text(label));
-    shown.parts.push(Part::Audio { blob: sound.wav.clone(), duration_ms: sound.duration_ms });
+    shown.parts.push(Part::Audio { blob: sound.blob.clone(), duration_ms: sound.duration_ms });
     shown.canonical.push(canonical(medium, "audio"));
 }
 

@@ -11,7 +11,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::media::Settings;
+use crate::media::{AudioFormat, PREPARATION_VERSION, Selection, Settings};
 use crate::provider::{Role, Thinking};
 
 /// Changes whenever equal requests would hash differently.
@@ -26,19 +26,41 @@ pub struct Key([u8; 32]);
 pub struct CanonicalMedium {
     /// Its name in the item: it is shown to the model.
     pub name: String,
-    /// `frames` or `audio`.
+    /// `frames`, `audio`, `video`, or `silent` for a video without its sound.
     pub shown: &'static str,
     /// SHA-256 of the source, in hex.
     pub sha256: String,
 }
 
-/// How a request's media were prepared.
+/// How a request's media were prepared: of the recipe's settings those that decide what this request shows, so that
+/// another length of sound does not buy the answers about frames again.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Preparation {
-    /// The recipe's settings.
-    pub settings: Settings,
     /// [`crate::media::PREPARATION_VERSION`].
-    pub version: u32,
+    version: u32,
+    /// Selection, most frames, longest side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frames: Option<(Selection, u32, u32)>,
+    /// Format, rate, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audio: Option<(AudioFormat, u32, u32)>,
+    /// MiB, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    video: Option<(u32, u32)>,
+}
+
+impl Preparation {
+    /// What matters of `settings` for the media shown; none without media.
+    pub fn of(shown: &[CanonicalMedium], settings: &Settings) -> Option<Self> {
+        let any = |name: &str| shown.iter().any(|medium| medium.shown == name);
+        let Settings { selection, max_frames, frame_size, audio_format, audio_rate, audio_seconds, .. } = *settings;
+        (!shown.is_empty()).then(|| Self {
+            version: PREPARATION_VERSION,
+            frames: any("frames").then_some((selection, max_frames, frame_size)),
+            audio: any("audio").then_some((audio_format, audio_rate, audio_seconds)),
+            video: (any("video") || any("silent")).then_some((settings.clip_mib, settings.clip_seconds)),
+        })
+    }
 }
 
 /// Which draw of a request this is.

@@ -169,6 +169,12 @@ impl Gate {
         }
     }
 
+    /// Whether an account that was used before is away for long: another one had better be asked.
+    pub async fn is_away(&self, spec: &AccountSpec) -> bool {
+        let accounts = self.accounts.lock().await;
+        accounts.get(&spec.name).is_some_and(|desk| lock(&desk.account).away(self.hall.clock.now()).is_some())
+    }
+
     /// The provider says that the day's requests are used up.
     pub async fn park(&self, spec: &AccountSpec, hint: Option<Duration>) {
         if let Some(desk) = self.accounts.lock().await.get(&spec.name) {

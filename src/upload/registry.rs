@@ -1,0 +1,412 @@
+//! What was uploaded, for whom, and who needs it.
+//!
+//! The table is small (a project keeps 20 GB) and one process holds the state, so all of it is in memory as well; every
+//! change is written before it counts. Who needs a file is known in memory alone: a call that is under way (`uses`), or a
+//! job that has handed it over before and still holds its clip.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rusqlite::Connection;
+
+use crate::media::Clip;
+use crate::provider::gemini::files::{FileState, RemoteFile};
+use crate::state::{State, StateError};
+
+/// A handle is not used so shortly before its end, or in the last tenth of its life if that is shorter: the call that
+/// holds it may take as long.
+const MARGIN_SECONDS: i64 = 600;
+/// How long files are kept where the provider does not say: two days (Gemini's documentation), a little less here.
+const KEPT_SECONDS: i64 = 47 * 3600;
+/// The time of a file's last use is written at most so often.
+const TOUCH_SECONDS: i64 = 60;
+
+/// Which clip, at which provider, by which credential.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// The provider's, as in journal keys.
+    pub(super) identity: Arc<str>,
+    /// The credential's label.
+    pub(super) credential: Arc<str>,
+    /// Of the clip.
+    pub(super) sha256: Arc<str>,
+}
+
+/// How far an upload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Begun; its end was not seen.
+    Uploading,
+    /// There, and being processed.
+    Processing,
+    /// Ready.
+    Active,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Row {
+    /// The name we chose, by which it is found in the provider's list.
+    pub(super) display_name: String,
+    pub(super) phase: Phase,
+    /// The provider's name; none while it is uploaded.
+    pub(super) name: Option<String>,
+    pub(super) uri: Option<Arc<str>>,
+    pub(super) bytes: u64,
+    /// Unix seconds.
+    pub(super) expires_at: Option<i64>,
+    /// When it was there, or was begun.
+    pub(super) since: i64,
+    pub(super) last_used: i64,
+}
+
+pub(super) struct Registry {
+    state: Arc<State>,
+    books: Mutex<Books>,
+}
+
+#[derive(Default)]
+struct Books {
+    rows: HashMap<Key, Row>,
+    needs: HashMap<Key, Need>,
+}
+
+#[derive(Default)]
+struct Need {
+    uses: usize,
+    clips: Vec<Weak<Clip>>,
+}
+
+impl Row {
+    /// One that is about to be uploaded.
+    pub(super) fn begun(display_name: String, bytes: u64) -> Self {
+        let now = now();
+        let phase = Phase::Uploading;
+        Self { display_name, phase, name: None, uri: None, bytes, expires_at: None, since: now, last_used: now }
+    }
+
+    /// The same with what the provider says of it.
+    pub(super) fn with(self, file: &RemoteFile) -> Self {
+        let phase = if file.state == FileState::Active { Phase::Active } else { Phase::Processing };
+        let since = if self.phase == Phase::Uploading { now() } else { self.since };
+        Self {
+            phase,
+            name: Some(file.name.clone()),
+            uri: Some(file.uri.as_str().into()),
+            expires_at: Some(file.expires_at.map_or_else(|| now() + KEPT_SECONDS, jiff::Timestamp::as_second)),
+            since,
+            ..self
+        }
+    }
+
+    /// Whether it is over, or so soon that it is not used any more.
+    pub(super) fn ends_soon(&self) -> bool {
+        let margin = |end: i64| MARGIN_SECONDS.min((end - self.since).max(0) / 10);
+        self.expires_at.is_some_and(|end| end - margin(end) <= now())
+    }
+
+    fn is_over(&self) -> bool {
+        self.expires_at.unwrap_or(self.since + KEPT_SECONDS) <= now()
+    }
+}
+
+impl Registry {
+    pub(super) async fn open(state: Arc<State>) -> Result<Self, StateError> {
+        let sql = "DELETE FROM uploads WHERE coalesce(expires_at, since + ?1) <= ?2";
+        state.call(move |c| c.execute(sql, (KEPT_SECONDS, now()))).await?;
+        let rows = state.read(read).await?;
+        let books = Mutex::new(Books { rows, needs: HashMap::new() });
+        Ok(Self { state, books })
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Row> {
+        self.books().rows.get(key).cloned()
+    }
+
+    /// The address of a file that can be used now.
+    pub(super) fn ready(&self, key: &Key) -> Option<Arc<str>> {
+        let mut books = self.books();
+        let row = books.rows.get_mut(key).filter(|row| row.phase == Phase::Active && !row.ends_soon())?;
+        let uri = row.uri.clone();
+        let stale = now() - row.last_used >= TOUCH_SECONDS;
+        row.last_used = now();
+        if stale {
+            let row = row.clone();
+            drop(books);
+            self.write_later(key, row);
+        }
+        uri
+    }
+
+    /// Writes a row; it counts at once, and has failed if this has.
+    pub(super) async fn put(&self, key: &Key, row: &Row) -> Result<(), StateError> {
+        self.books().rows.insert(key.clone(), row.clone());
+        let (key, row) = (key.clone(), row.clone());
+        self.state.call(move |c| write(c, &key, &row)).await
+    }
+
+    /// Forgets a file. What cannot be written is found out by its next use.
+    pub(super) async fn forget(&self, key: &Key) {
+        self.books().rows.remove(key);
+        let key = key.clone();
+        let removed =
+            self.state.call(move |c| {
+                c.prepare_cached("DELETE FROM uploads WHERE identity = ?1 AND credential = ?2 AND sha256 = ?3")?
+                    .execute((&*key.identity, &*key.credential, &*key.sha256))
+            });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, "an upload could not be forgotten");
+        }
+    }
+
+    /// Forgets a file, unless there is another one in its place by now.
+    pub(super) async fn forget_at(&self, key: &Key, uri: &str) {
+        if self.get(key).is_some_and(|row| row.uri.as_deref() == Some(uri)) {
+            self.forget(key).await;
+        }
+    }
+
+    /// A file that was ready is to be looked at again. In memory alone: the next process looks by itself.
+    pub(super) fn doubt(&self, key: &Key) {
+        if let Some(row) = self.books().rows.get_mut(key).filter(|row| row.phase == Phase::Active) {
+            (row.phase, row.since) = (Phase::Processing, now());
+        }
+    }
+
+    /// Of several lists of keys (the same clips, one credential each) the one with most files there or begun; it is in
+    /// use from now on.
+    pub(super) fn choose(&self, all: &[Vec<Key>], clips: &[&Arc<Clip>]) -> usize {
+        let mut books = self.books();
+        let known = |key: &Key| {
+            let row = books.rows.get(key).filter(|row| !row.ends_soon());
+            let ready = row.is_some_and(|row| row.phase == Phase::Active);
+            let begun = row.is_some() || books.needs.get(key).is_some_and(|need| need.uses > 0);
+            usize::from(ready) + usize::from(begun)
+        };
+        let scores = all.iter().map(|keys| keys.iter().map(known).sum::<usize>());
+        let best = scores.enumerate().max_by_key(|(index, score)| (*score, std::cmp::Reverse(*index)));
+        let chosen = best.map_or(0, |(index, _)| index);
+        for (key, clip) in all.get(chosen).into_iter().flatten().zip(clips) {
+            let need = books.needs.entry(key.clone()).or_default();
+            need.uses += 1;
+            need.clips.retain(|known| known.strong_count() > 0);
+            if !need.clips.iter().any(|known| known.as_ptr() == Arc::as_ptr(clip)) {
+                need.clips.push(Arc::downgrade(clip));
+            }
+        }
+        chosen
+    }
+
+    /// One use less.
+    pub(super) fn release(&self, key: &Key) {
+        let mut books = self.books();
+        if let Some(need) = books.needs.get_mut(key) {
+            need.uses = need.uses.saturating_sub(1);
+        }
+        books.needs.retain(|_, need| need.uses > 0 || need.clips.iter().any(|clip| clip.strong_count() > 0));
+    }
+
+    /// What a credential's files take, but for this one.
+    pub(super) fn stored_beside(&self, key: &Key) -> u64 {
+        let books = self.books();
+        let others = books.rows.iter().filter(|(other, row)| is_beside(other, key) && !row.is_over());
+        others.map(|(_, row)| row.bytes).sum()
+    }
+
+    /// The file of the same credential that was not used for longest and that nobody needs; with `jobs_wait`, also one that
+    /// a job needs, but no call.
+    pub(super) fn victim(&self, key: &Key, jobs_wait: bool) -> Option<(Key, Row)> {
+        let books = self.books();
+        let free = |other: &Key| {
+            books.needs.get(other).is_none_or(|need| {
+                need.uses == 0 && (jobs_wait || need.clips.iter().all(|clip| clip.strong_count() == 0))
+            })
+        };
+        let others = books.rows.iter().filter(|(other, _)| is_beside(other, key) && free(other));
+        others.min_by_key(|(_, row)| row.last_used).map(|(other, row)| (other.clone(), row.clone()))
+    }
+
+    /// The time of last use: it is no loss if it is lost.
+    fn write_later(&self, key: &Key, row: Row) {
+        let (state, key) = (Arc::clone(&self.state), key.clone());
+        state.later(move |c| write(c, &key, &row));
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether it is another file of the same credential.
+fn is_beside(other: &Key, key: &Key) -> bool {
+    other.identity == key.identity && other.credential == key.credential && other.sha256 != key.sha256
+}
+
+pub(super) fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+fn write(c: &Connection, key: &Key, row: &Row) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO uploads (identity, credential, sha256, display_name, phase, name, uri, bytes,
+               expires_at, since, last_used) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    let phase = match row.phase {
+        Phase::Uploading => 0,
+        Phase::Processing => 1,
+        Phase::Active => 2,
+    };
+    c.prepare_cached(sql)?.execute((
+        &*key.identity,
+        &*key.credential,
+        &*key.sha256,
+        &row.display_name,
+        phase,
+        &row.name,
+        row.uri.as_deref(),
+        i64::try_from(row.bytes).unwrap_or(i64::MAX),
+        row.expires_at,
+        row.since,
+        row.last_used,
+    ))?;
+    Ok(())
+}
+
+fn read(c: &Connection) -> rusqlite::Result<HashMap<Key, Row>> {
+    let sql = "SELECT identity, credential, sha256, display_name, phase, name, uri, bytes, expires_at, since, last_used
+               FROM uploads";
+    let mut statement = c.prepare(sql)?;
+    let rows = statement.query_map([], |r| {
+        let text = |index| r.get::<_, String>(index).map(Arc::<str>::from);
+        let key = Key { identity: text(0)?, credential: text(1)?, sha256: text(2)? };
+        let phase = match r.get::<_, i64>(4)? {
+            2 => Phase::Active,
+            1 => Phase::Processing,
+            _ => Phase::Uploading,
+        };
+        let row = Row {
+            display_name: r.get(3)?,
+            phase,
+            name: r.get(5)?,
+            uri: r.get::<_, Option<String>>(6)?.map(Arc::from),
+            bytes: r.get::<_, i64>(7)?.unsigned_abs(),
+            expires_at: r.get(8)?,
+            since: r.get(9)?,
+            last_used: r.get(10)?,
+        };
+        Ok((key, row))
+    })?;
+    rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::clip_of_file;
+
+    fn key(credential: &str, sha256: &str) -> Key {
+        Key { identity: "i".into(), credential: credential.into(), sha256: sha256.into() }
+    }
+
+    fn row(bytes: u64, last_used: i64) -> Row {
+        let active = (Phase::Active, Some("files/a".to_owned()), Some("https://host/files/a".into()));
+        let (phase, name, uri) = active;
+        Row { phase, name, uri, expires_at: Some(now() + 3600), last_used, ..Row::begun("d".to_owned(), bytes) }
+    }
+
+    fn clip() -> Arc<Clip> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.mp4");
+        std::fs::write(&path, "x").unwrap();
+        Arc::new(clip_of_file(&path))
+    }
+
+    struct Bench {
+        dir: tempfile::TempDir,
+        registry: Registry,
+    }
+
+    impl Bench {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let registry = Self::open(&dir).await;
+            Self { dir, registry }
+        }
+
+        async fn open(dir: &tempfile::TempDir) -> Registry {
+            Registry::open(Arc::new(State::open(&dir.path().join("s.sqlite")).unwrap())).await.unwrap()
+        }
+
+        /// The next process.
+        async fn again(self) -> Self {
+            let Self { dir, registry } = self;
+            drop(registry);
+            let registry = Self::open(&dir).await;
+            Self { dir, registry }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_there_for_the_next_process_and_what_is_over_is_not() {
+        let bench = Bench::new().await;
+        let over = Row { expires_at: Some(now() - 1), ..row(1, 0) };
+        let begun = Row::begun("d".to_owned(), 7);
+        for (name, row) in [("kept", &row(5, 9)), ("over", &over), ("begun", &begun)] {
+            bench.registry.put(&key("K", name), row).await.unwrap();
+        }
+        let found = bench.again().await.registry;
+        assert_eq!(found.get(&key("K", "kept")).unwrap().bytes, 5);
+        assert_eq!(found.get(&key("K", "begun")), Some(begun));
+        assert_eq!((found.get(&key("K", "over")), found.get(&key("L", "kept"))), (None, None));
+        assert_eq!(found.ready(&key("K", "begun")), None);
+    }
+
+    #[test]
+    fn a_handle_is_not_used_near_its_end() {
+        for (lived, left, soon) in
+            [(0, 172_800, false), (172_000, 601, false), (172_000, 599, true), (9, 2, false), (90, 9, true)]
+        {
+            let row = Row { since: now() - lived, expires_at: Some(now() + left), ..row(1, 0) };
+            assert_eq!(row.ends_soon(), soon, "lived {lived} s, {left} s left");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_credential_that_has_most_or_has_begun_is_chosen_else_the_first() {
+        let registry = Bench::new().await.registry;
+        let clip = clip();
+        let all = |clips: &[&str]| ["K", "L"].map(|k| clips.iter().map(|c| key(k, c)).collect::<Vec<_>>());
+        assert_eq!(registry.choose(&all(&["a"]), &[&clip]), 0);
+        registry.release(&key("K", "a"));
+        registry.put(&key("L", "a"), &Row::begun("d".to_owned(), 1)).await.unwrap();
+        assert_eq!(registry.choose(&all(&["a"]), &[&clip]), 1);
+        registry.put(&key("K", "a"), &row(1, 0)).await.unwrap();
+        assert_eq!(registry.choose(&all(&["a"]), &[&clip]), 0, "ready is more than begun");
+        registry.put(&key("L", "a"), &row(1, 0)).await.unwrap();
+        registry.put(&key("L", "b"), &row(1, 0)).await.unwrap();
+        assert_eq!(registry.choose(&all(&["a", "b"]), &[&clip, &clip]), 1);
+    }
+
+    #[tokio::test]
+    async fn the_least_recently_used_file_that_nobody_needs_is_the_first_to_go() {
+        let registry = Bench::new().await.registry;
+        let (wanted, clip) = (key("K", "new"), clip());
+        for (name, used) in [("a", 1), ("b", 2), ("c", 3)] {
+            registry.put(&key("K", name), &row(10, used)).await.unwrap();
+        }
+        registry.put(&key("L", "z"), &row(10, 0)).await.unwrap();
+        assert_eq!(registry.stored_beside(&wanted), 30, "another credential's files are another project's");
+        assert_eq!(registry.stored_beside(&key("K", "a")), 20);
+        let victim = |jobs_wait| registry.victim(&wanted, jobs_wait).map(|(key, _)| key.sha256.to_string());
+        registry.choose(&[vec![key("K", "a")]], &[&clip]);
+        assert_eq!(victim(false).as_deref(), Some("b"), "a call uses a");
+        assert_eq!(victim(true).as_deref(), Some("b"));
+        registry.release(&key("K", "a"));
+        assert_eq!(victim(false).as_deref(), Some("b"), "its job is not over");
+        assert_eq!(victim(true).as_deref(), Some("a"));
+        drop(clip);
+        assert_eq!(victim(false).as_deref(), Some("a"));
+        for name in ["a", "b", "c"] {
+            registry.forget(&key("K", name)).await;
+        }
+        assert_eq!(victim(true), None);
+    }
+}
