@@ -17,6 +17,7 @@ mod read;
 mod sections;
 mod show;
 mod sink;
+mod store;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -33,6 +34,7 @@ pub use show::{Format, check, show};
 pub use sink::Entry;
 pub use tree::Origin;
 
+use crate::media::Store;
 use crate::price;
 use crate::provider::HttpSettings;
 use limits::Known;
@@ -59,6 +61,8 @@ pub struct Config {
     pub http: HttpSettings,
     /// What media children may use.
     pub media: MediaSection,
+    /// What sources may be read, and how.
+    pub store: Store,
     /// Providers by name.
     pub providers: BTreeMap<String, ProviderSection>,
     /// Limits, in the order in which they are looked up.
@@ -168,6 +172,7 @@ fn read(tree: Table, defaults: &Table, dated: String, env: &[(String, String)], 
         sink.out_of_order("http.total_seconds", "worker.job_deadline_seconds");
     }
     let media = sections::media(&mut root);
+    let store = store::read(&mut root, &retry, &http);
     let providers = providers::read(&mut root, defaults, env);
     let known = if sink.blames("providers") { Known::Some } else { known };
     let limits = limits::read(&mut root, &providers, known);
@@ -176,7 +181,7 @@ fn read(tree: Table, defaults: &Table, dated: String, env: &[(String, String)], 
     let telemetry = sections::telemetry(&mut root);
     let prices = price::Table { dated, models: prices::read(&mut root) };
     root.finish();
-    Config { worker, retry, http, media, providers, limits, prices, budget, shared, telemetry }
+    Config { worker, retry, http, media, store, providers, limits, prices, budget, shared, telemetry }
 }
 
 /// `AURELIA_WORKER_CONCURRENCY` is most likely a setting with too few underscores.

@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::caller::{Caller, Live, Patience};
+use crate::agent::handover::Handover;
 use crate::agent::line::Line;
 use crate::config::{Config, Limit};
 use crate::fault::Halt;
 use crate::journal::Journal;
-use crate::media::{Library, Limits as MediaLimits};
+use crate::media::{AudioFormat, Library, Limits as MediaLimits};
 use crate::pipeline::Pipeline;
 use crate::price::Nano;
-use crate::provider::Role;
 use crate::provider::http::Client;
+use crate::provider::{Protocol, Role, VideoWay};
 use crate::quota::Limits;
 use crate::quota::clock;
 use crate::quota::gate::{AccountSpec, Gate};
@@ -25,6 +26,7 @@ use crate::recipe::Recipe;
 use crate::retry::Policy;
 use crate::shutdown::Shutdown;
 use crate::state::{State, StateError};
+use crate::upload::Uploads;
 
 /// A run's own settings, beside configuration and recipe.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +57,7 @@ pub fn lines(config: &Config, recipe: &Recipe) -> Result<BTreeMap<(String, Strin
     for role in Role::ALL {
         let seat = recipe.seat(role);
         let name = (seat.provider.clone(), seat.model.clone());
+        takes(config, recipe, role)?;
         if let std::collections::btree_map::Entry::Vacant(free) = lines.entry(name) {
             free.insert(line(config, role, &seat.provider, &seat.model)?);
         }
@@ -97,16 +100,27 @@ pub async fn open(
     let client = Client::new(&config.http).map_err(|message| OpenError::Halt(Halt::Setup(message)))?;
     let ledger = Ledger::open(Arc::clone(&state), run, clock::now()).await?;
     let gate = Arc::new(Gate::open(ledger, settings.ceiling, settings.max_wait).await?);
-    let journal = Journal::open(state).await?;
+    let journal = Journal::open(Arc::clone(&state)).await?;
     let retry = &config.retry;
     let policy = Policy { attempts: retry.attempts, base: retry.base, max: retry.max };
-    let live = Live { client, gate: Arc::clone(&gate), lines, patience: Patience { policy, backoff: retry.backoff } };
-    let pipeline = pipeline(config, recipe, Caller::live(journal.clone(), live), media_cache, shutdown);
+    let bounds = config.providers.iter().map(|(name, provider)| (name.clone(), provider.uploads)).collect();
+    let handover = Handover::new(Uploads::open(Arc::clone(&state), client.clone(), bounds).await?);
+    let live = Live {
+        client,
+        handover,
+        gate: Arc::clone(&gate),
+        lines,
+        patience: Patience { policy, backoff: retry.backoff },
+    };
+    let pipeline = pipeline(config, recipe, Caller::live(journal.clone(), live), media_cache, shutdown)?;
     Ok(Context { pipeline, gate, journal })
 }
 
 /// A pipeline that reads the journal and asks nobody.
-pub fn offline(config: &Config, recipe: Recipe, journal: Journal, media_cache: &Path) -> Pipeline {
+///
+/// # Errors
+/// An `http.extra_ca_file` that cannot be used.
+pub fn offline(config: &Config, recipe: Recipe, journal: Journal, media_cache: &Path) -> Result<Pipeline, OpenError> {
     pipeline(config, recipe, Caller::offline(journal), media_cache, &Shutdown::default())
 }
 
@@ -121,18 +135,52 @@ pub enum OpenError {
     Halt(Halt),
 }
 
-fn pipeline(config: &Config, recipe: Recipe, caller: Caller, media_cache: &Path, shutdown: &Shutdown) -> Pipeline {
+fn pipeline(
+    config: &Config,
+    recipe: Recipe,
+    caller: Caller,
+    media_cache: &Path,
+    shutdown: &Shutdown,
+) -> Result<Pipeline, OpenError> {
     let identities = config.providers.iter().map(|(name, p)| (name.clone(), p.endpoint.identity.clone()));
-    Pipeline {
+    let cache = config.media.cache_dir.as_deref().unwrap_or(media_cache).to_owned();
+    let (limits, store) = (media_limits(config), config.store.clone());
+    let library = Library::with_store(cache, recipe.media.clone(), recipe.wants(), limits, store)
+        .map_err(|message| OpenError::Halt(Halt::Setup(message)))?;
+    Ok(Pipeline {
         recipe_digest: recipe.digest(),
-        library: Library::new(media_cache.to_owned(), recipe.media.clone(), media_limits(config)),
+        library,
         recipe: Arc::new(recipe),
         caller,
         identities: identities.collect(),
         job_deadline: config.worker.job_deadline,
         worker: worker_name(),
         stop: shutdown.drain.clone(),
+    })
+}
+
+/// Whether a role's provider takes what the role is shown. An unknown provider is told elsewhere.
+fn takes(config: &Config, recipe: &Recipe, role: Role) -> Result<(), Halt> {
+    let seat = recipe.seat(role);
+    let Some(section) = config.providers.get(&seat.provider) else { return Ok(()) };
+    let name = &seat.provider;
+    if seat.media.video() && section.endpoint.video == VideoWay::None {
+        return Err(Halt::Setup(format!(
+            "the {role} is shown clips as a whole (roles.{role}.media in the recipe), and provider {name:?} takes none; \
+             set providers.{name}.video to \"inline\" or \"url\" if its server takes video_url, show it \
+             \"frames+audio\", or give the role to another provider"
+        )));
     }
+    if seat.media.audio()
+        && recipe.media.audio_format == AudioFormat::Flac
+        && section.endpoint.protocol == Protocol::Openai
+    {
+        return Err(Halt::Setup(format!(
+            "the {role} is played sound as flac (media.audio_format in the recipe), and provider {name:?} takes wav and mp3 \
+             only; set audio_format = \"wav\" or \"mp3\""
+        )));
+    }
+    Ok(())
 }
 
 fn line(config: &Config, role: Role, provider: &str, model: &str) -> Result<Line, Halt> {
@@ -186,8 +234,12 @@ fn media_limits(config: &Config) -> MediaLimits {
         memory_mib: media.memory_mib,
         max_pixels: media.max_pixels,
         max_duration_seconds: media.max_duration.as_secs(),
+        max_streams: media.max_streams,
+        max_frames_decoded: media.max_frames_decoded,
         max_output_mib: media.max_output_mib,
         decoders: media.decoders,
+        cache_bytes: media.cache_bytes,
+        keep_free_bytes: media.keep_free_bytes,
         ffmpeg: (&media.ffmpeg).into(),
         ffprobe: (&media.ffprobe).into(),
     }

@@ -41,8 +41,9 @@ impl Halt {
 pub fn of_media(error: &MediaError) -> Result<RecordError, Halt> {
     let kind = match error.kind {
         MediaErrorKind::NotFound => ErrorKind::NotFound,
-        MediaErrorKind::Invalid => ErrorKind::InvalidMedia,
+        MediaErrorKind::Invalid | MediaErrorKind::Killed => ErrorKind::InvalidMedia,
         MediaErrorKind::Denied => ErrorKind::Denied,
+        MediaErrorKind::Unavailable => ErrorKind::Unavailable,
         MediaErrorKind::Worker => return Err(Halt::Worker(error.message.clone())),
     };
     Ok(RecordError { kind, message: error.message.clone(), role: None, try_index: None })

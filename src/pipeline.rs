@@ -15,10 +15,10 @@ use crate::agent::show::Medium;
 use crate::fault::{self, Halt};
 use crate::job::{Job, MediaKind, MediaRef};
 use crate::journal::Canonical;
-use crate::media::{Kind, Library, MediaError, Prepared};
+use crate::media::{Kind, Library, MediaError, Prepared, without_secrets};
 use crate::provider::Usage;
 use crate::recipe::Recipe;
-use crate::record::{Record, RecordCall, RecordMedium, SCHEMA_VERSION, Status};
+use crate::record::{Record, RecordCall, RecordClip, RecordMedium, SCHEMA_VERSION, Status};
 use crate::refine::{Refined, Unfinished, refine};
 
 /// What every job of a run shares.
@@ -76,7 +76,7 @@ impl Pipeline {
     async fn prepare(&self, job: &Job) -> Vec<Result<Arc<Prepared>, MediaError>> {
         let mut prepared = Vec::with_capacity(job.item.media.len());
         for source in &job.item.media {
-            prepared.push(self.library.prepare(source.location(), kind(source.kind)).await);
+            prepared.push(self.library.prepare(source.location(), shown_as(source)).await);
         }
         prepared
     }
@@ -167,19 +167,14 @@ fn medium(source: &MediaRef, prepared: Option<&Arc<Prepared>>) -> RecordMedium {
         frames_s: prepared.map(|p| p.frames.iter().map(|f| seconds(f.at_ms)).collect()).unwrap_or_default(),
         audio_s: sound.map(|sound| seconds(sound.duration_ms)),
         audio_trimmed: sound.is_some_and(|sound| sound.trimmed),
+        clip: prepared.and_then(|p| p.clip.as_deref()).map(|clip| RecordClip {
+            bytes: clip.bytes,
+            duration_s: seconds(clip.duration_ms),
+            trimmed: clip.trimmed,
+            smaller: clip.smaller,
+            sound: clip.sound,
+        }),
     }
-}
-
-/// A presigned URL's query is a credential, and so is its user name; a path may hold a question mark of its own.
-fn without_secrets(uri: &str) -> String {
-    let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
-    if scheme == "file" {
-        return uri.to_owned();
-    }
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
 }
 
 fn total_usage<'a>(calls: impl Iterator<Item = &'a RecordCall>) -> Usage {
@@ -199,25 +194,15 @@ fn kind(kind: MediaKind) -> Kind {
     }
 }
 
+/// Which preparation a medium needs: a clip goes without its sound where the item names another.
+fn shown_as(source: &MediaRef) -> Kind {
+    match (source.kind, source.own_track) {
+        (MediaKind::Video, false) => Kind::Silent,
+        (other, _) => kind(other),
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a length in milliseconds is far below 2^52")]
 fn seconds(ms: u64) -> f64 {
     ms as f64 / 1000.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_presigned_url_keeps_its_path_and_loses_its_secrets() {
-        for (uri, shown) in [
-            ("https://host/a.mp4?X-Amz-Signature=abc#f", "https://host/a.mp4"),
-            ("https://user:pass@host/a.mp4", "https://host/a.mp4"),
-            ("s3://bucket/a b.mp4", "s3://bucket/a b.mp4"),
-            ("clips/why?.mp4", "clips/why?.mp4"),
-            ("file:///clips/why?.mp4", "file:///clips/why?.mp4"),
-        ] {
-            assert_eq!(without_secrets(uri), shown);
-        }
-    }
 }

@@ -61,6 +61,8 @@ pub struct Price {
     pub image: ImageRule,
     /// How sound is counted.
     pub audio_tokens_per_second: u32,
+    /// How the pictures of a clip are counted; its sound is counted as sound.
+    pub video_tokens_per_second: u32,
     /// Most output tokens of the model, thinking included, where known.
     pub max_output: Option<u32>,
 }

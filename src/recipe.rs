@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::media::Settings;
+use crate::media::{Settings, Wants};
 use crate::provider::{Role, Thinking};
 pub use template::{Template, TemplateKind};
 
@@ -40,6 +40,12 @@ pub enum MediaMode {
     /// Key frames, then sound.
     #[serde(rename = "frames+audio")]
     FramesAndAudio,
+    /// Each clip as a whole, with its own sound.
+    #[serde(rename = "video")]
+    Video,
+    /// Each clip as a whole, then the sounds that are media of their own.
+    #[serde(rename = "video+audio")]
+    VideoAndAudio,
 }
 
 impl MediaMode {
@@ -48,9 +54,14 @@ impl MediaMode {
         matches!(self, Self::Frames | Self::FramesAndAudio)
     }
 
-    /// Whether sound is played.
+    /// Whether sound is played: that of audio media, and of videos that are not shown as a whole.
     pub fn audio(self) -> bool {
-        matches!(self, Self::Audio | Self::FramesAndAudio)
+        matches!(self, Self::Audio | Self::FramesAndAudio | Self::VideoAndAudio)
+    }
+
+    /// Whether clips are shown as a whole.
+    pub fn video(self) -> bool {
+        matches!(self, Self::Video | Self::VideoAndAudio)
     }
 }
 
@@ -192,6 +203,12 @@ impl Recipe {
         }
     }
 
+    /// What its roles are shown of media, all together.
+    pub fn wants(&self) -> Wants {
+        let any = |shown: fn(MediaMode) -> bool| Role::ALL.iter().any(|role| shown(self.seat(*role).media));
+        Wants { frames: any(MediaMode::frames), sound: any(MediaMode::audio), clip: any(MediaMode::video) }
+    }
+
     fn seat_mut(&mut self, role: Role) -> &mut Arc<Seat> {
         match role {
             Role::Generator => &mut self.generator,
@@ -256,7 +273,7 @@ mod tests {
         let recipe = builtin().resolve(|_| true);
         assert_eq!((recipe.threshold, recipe.max_tries, recipe.max_asks, recipe.seed), (6, 5, 3, 7));
         assert!(!recipe.critique && !recipe.answer_gate);
-        assert_eq!(recipe.media, Settings { max_frames: 5, frame_size: 768, audio_rate: 16_000, audio_seconds: 600 });
+        assert_eq!(recipe.media, Settings::default());
         let seats: Vec<_> = Role::ALL
             .map(|role| recipe.seat(role))
             .map(|seat| (seat.provider.as_str(), seat.model.as_str(), seat.media))
@@ -352,6 +369,7 @@ mod tests {
             .replace("seed = 7", "seed = -7")
             .replace("critique = false", "critique = \"no\"")
             .replace("audio_rate = 16000", "audio_rate = 16")
+            .replace("audio_format = \"wav\"", "audio_format = \"mp3\"")
             .replace("temperature = 0.7", "temperature = 2.5\ntop_p = 0\nretries = 3")
             .replace("thinking = \"off\"\ntemperature = 0.0\nprompt = \"builtin:summarizer\"", "thinking = \"lots\"\ntemperature = \"x\"\nprompt = \"builtin:caption\"\nfeedback_prompt = \"builtin:feedback\"")
             .replace("without_key = \"generator\"", "without_key = \"summarizer\"")
@@ -372,6 +390,7 @@ mod tests {
             "threshold is 11, not 1 to 10",
             "max_tries is 0, not 1 to 100",
             "media.audio_rate is 16, not 8000 to 48000",
+            "media.audio_rate is 16, and mp3 knows only 8000, 11025,",
             "roles.generator.temperature is 2.5, not 0 to 2",
             "roles.generator.top_p is 0, not above 0 and at most 1",
             "roles.evaluator.max_output_tokens is 65537, not 1 to 65536",
@@ -396,7 +415,7 @@ mod tests {
             (
                 "media = \"frames+audio\"",
                 "media = \"film\"",
-                "roles.generator.media is \"film\", not \"none\", \"frames\", \"audio\" or \"frames+audio\"",
+                "roles.generator.media is \"film\", not \"none\", \"frames\", \"audio\", \"frames+audio\", \"video\" or \"video+audio\"",
             ),
             ("feedback_prompt = \"builtin:feedback\"", "", "roles.generator.feedback_prompt is missing"),
             (

@@ -59,6 +59,8 @@ pub enum ErrorKind {
     InvalidMedia,
     /// A medium may not be read.
     Denied,
+    /// A medium could not be had for now: its server or its disk fails. `--retry failed` asks again.
+    Unavailable,
 }
 
 impl ErrorKind {
@@ -72,6 +74,7 @@ impl ErrorKind {
             Self::NotFound => "not_found",
             Self::InvalidMedia => "invalid_media",
             Self::Denied => "denied",
+            Self::Unavailable => "unavailable",
         }
     }
 }
@@ -112,6 +115,24 @@ pub struct RecordMedium {
     pub audio_s: Option<f64>,
     /// Whether the sound was longer than the recipe's limit.
     pub audio_trimmed: bool,
+    /// The clip as a whole, where a role is shown it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub clip: Option<RecordClip>,
+}
+
+/// A clip as it was handed to providers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordClip {
+    /// Its size.
+    pub bytes: u64,
+    /// Its length.
+    pub duration_s: f64,
+    /// Whether the source was longer than the recipe's limit.
+    pub trimmed: bool,
+    /// Whether it was made smaller than the source, to the recipe's limit.
+    pub smaller: bool,
+    /// Whether it has sound.
+    pub sound: bool,
 }
 
 /// What became of one reply.

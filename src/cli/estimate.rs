@@ -1,11 +1,10 @@
 //! `--dry-run`: what a run would ask for and cost, before a cent is spent.
 //!
 //! The money is a range: each item once through the loop with average replies, and every item through all its tries at
-//! the bound that is reserved for its calls. Lengths of clips are not read; sound is taken to last a minute, which is
-//! said. Whether files are there is looked at.
+//! the bound that is reserved for its calls. Lengths of clips are not read; clips and sound are taken to last a minute,
+//! which is said. Whether files are there is looked at.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,12 +15,12 @@ use crate::config::Config;
 use crate::context;
 use crate::job::{Item, MediaKind};
 use crate::price::{Nano, Price};
-use crate::provider::{Blob, Params, Part, Request, Role, Usage};
+use crate::provider::{Blob, Params, Part, Request, Role, Usage, VideoFrom};
 use crate::recipe::Recipe;
 use crate::run::Options;
 use crate::run::plan::{Fingerprint, Plan, lines};
 
-/// What sound is taken to last.
+/// What clips and sound are taken to last.
 const SOUND_MS: u64 = 60_000;
 /// What a prompt is taken to hold beside question and media, in bytes.
 const PROMPT_BYTES: usize = 3000;
@@ -65,7 +64,7 @@ pub fn of(
         for medium in &item.media {
             let location = medium.location();
             if checked.insert(location.to_owned())
-                && let Some(problem) = absent(location)
+                && let Some(problem) = absent(config, location)
             {
                 estimate.missing += 1;
                 if estimate.problems.len() < 100 {
@@ -126,7 +125,7 @@ impl Estimate {
         format!(
             "  items      {}, {} to run, {} with a record ({} lines rejected, {} repeated, {} media missing)\n{seats}  recipe     {}\n  \
              calls      {fewest} with one try each, at most {most} with all {} tries\n  \
-             money      about {} with one try each, at most {} with all tries (sound taken as {} s, replies asked for again left out)\n",
+             money      about {} with one try each, at most {} with all tries (clips and sound taken as {} s, replies asked for again left out)\n",
             plan.items,
             self.pending,
             self.done,
@@ -143,9 +142,12 @@ impl Estimate {
 }
 
 fn likely(price: &Price, request: &Request) -> Nano {
-    let audio: u64 = request.parts.iter().filter(|part| matches!(part, Part::Audio { .. })).count() as u64;
+    let heard = |part: &Part| match part {
+        Part::Audio { duration_ms, .. } | Part::Video { duration_ms, sound: true, .. } => duration_ms.div_ceil(1000),
+        Part::Text(_) | Part::Image { .. } | Part::Video { .. } => 0,
+    };
     let input = price.expected_tokens(request);
-    let audio = audio * u64::from(price.audio_tokens_per_second) * SOUND_MS / 1000;
+    let audio = request.parts.iter().map(heard).sum::<u64>() * u64::from(price.audio_tokens_per_second);
     let output = u64::from(request.params.max_output_tokens) / REPLY_SHARE;
     price.cost(&Usage {
         input_tokens: input,
@@ -166,7 +168,16 @@ fn request(recipe: &Recipe, role: Role, item: &Item) -> Request {
             let image = || Part::Image { blob: blob("image/jpeg"), width: side, height: side };
             parts.extend((0..recipe.media.max_frames).map(|_| image()));
         }
-        if seat.media.audio() && medium.own_track {
+        let whole = seat.media.video() && medium.kind == MediaKind::Video;
+        if whole {
+            let most = match u64::from(recipe.media.clip_seconds) * 1000 {
+                0 => u64::MAX,
+                most => most,
+            };
+            let (from, mime) = (VideoFrom::Inline(Bytes::new()), "video/mp4");
+            parts.push(Part::Video { from, mime, duration_ms: SOUND_MS.min(most), sound: medium.own_track });
+        }
+        if seat.media.audio() && !whole && medium.own_track {
             let duration_ms = SOUND_MS.min(u64::from(recipe.media.audio_seconds) * 1000);
             parts.push(Part::Audio { blob: blob("audio/wav"), duration_ms });
         }
@@ -188,13 +199,14 @@ fn request(recipe: &Recipe, role: Role, item: &Item) -> Request {
     }
 }
 
-fn absent(location: &str) -> Option<String> {
-    let path = match location.split_once("://") {
-        None => Path::new(location),
-        Some(("file", _)) => return None,
-        Some((scheme, _)) => return Some(format!("{scheme}:// media cannot be read here")),
+fn absent(config: &Config, location: &str) -> Option<String> {
+    let path = match config.store.local_path(location) {
+        Ok(Some(path)) => path,
+        // What a server has is looked at when it is fetched.
+        Ok(None) => return None,
+        Err(error) => return Some(error.to_string()),
     };
-    match std::fs::metadata(path) {
+    match std::fs::metadata(&path) {
         Ok(found) if found.is_file() => None,
         Ok(_) => Some(format!("{} is not a file", path.display())),
         Err(error) => Some(format!("{}: {error}", path.display())),

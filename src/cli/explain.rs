@@ -67,7 +67,8 @@ pub async fn main(args: ExplainArgs) -> Result<u8, Failure> {
     let state = State::open_to_read(&path).map_err(|e| Failure::failed(e.to_string()))?;
     let journal = Journal::new(Arc::new(state));
     let cache = args.out.join(".aurelia").join("media");
-    let pipeline = context::offline(&config, recipe, journal.clone(), &cache);
+    let pipeline =
+        context::offline(&config, recipe, journal.clone(), &cache).map_err(|e| Failure::setup(e.to_string()))?;
     match pipeline.run(&Job::new("explain", 0, item)).await {
         Ok(record) => print(&format!(
             "nothing is missing: {} replays from the journal and ends as {}\n",

@@ -11,6 +11,12 @@ use crate::provider::Protocol;
 const MOST: u64 = 1_000_000_000_000_000;
 /// Tokens of sound per second where none are given: Gemini's rate, above OpenAI's.
 const AUDIO_TOKENS_PER_SECOND: u64 = 32;
+/// Tokens of a clip's pictures per second where none are given, for kind "gemini": one frame per second of 258 (2.x;
+/// later ones take fewer).
+const GEMINI_VIDEO_TOKENS_PER_SECOND: u64 = 258;
+/// The same for kind "openai": two frames per second of 768 patches, the defaults of qwen-vl-utils, which are above those of
+/// other open models known to us.
+const OPENAI_VIDEO_TOKENS_PER_SECOND: u64 = 1536;
 
 /// The words for protocols in providers and prices.
 pub(super) const PROTOCOLS: [(&str, Protocol); 2] = [("gemini", Protocol::Gemini), ("openai", Protocol::Openai)];
@@ -34,6 +40,11 @@ fn price(mut section: Section<'_>) -> Option<Price> {
     let tiers = tiers(&mut section);
     let batch = section.optional_whole("batch_percent", 1..=100).unwrap_or(100);
     let audio = section.optional_whole("audio_tokens_per_second", 1..=100_000).unwrap_or(AUDIO_TOKENS_PER_SECOND);
+    let cautious_video = match protocol {
+        Some(Protocol::Openai) => OPENAI_VIDEO_TOKENS_PER_SECOND,
+        _ => GEMINI_VIDEO_TOKENS_PER_SECOND,
+    };
+    let video = section.optional_whole("video_tokens_per_second", 1..=1_000_000).unwrap_or(cautious_video);
     let max_output = section.optional_whole("max_output", 1..=u64::from(u32::MAX));
     let image = match section.optional_section("image") {
         Some(section) => image(section),
@@ -50,6 +61,7 @@ fn price(mut section: Section<'_>) -> Option<Price> {
         batch_percent: narrow(batch),
         image: image?,
         audio_tokens_per_second: narrow(audio),
+        video_tokens_per_second: narrow(video),
         max_output: max_output.map(narrow),
     })
 }

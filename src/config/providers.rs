@@ -16,7 +16,8 @@ use super::read::{Located, Section};
 use super::tree::{Node, Table, Value};
 use crate::price::protocol_name;
 use crate::provider::credentials::Credential;
-use crate::provider::{Endpoint, Protocol};
+use crate::provider::{Endpoint, Protocol, VideoWay};
+use crate::upload::Bounds;
 
 /// A provider and the keys found for it.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct ProviderSection {
     pub credentials: Vec<Credential>,
     /// Where keys were looked for, to tell the user when there are none. Empty: it is asked without a key.
     pub key_sources: Vec<String>,
+    /// Bounds of uploads.
+    pub uploads: Bounds,
 }
 
 pub(super) fn read(
@@ -46,11 +49,20 @@ pub(super) fn read(
                 section.insert(key, node);
             }
         }
+        for key in ["video", "inline_mib", "upload_deadline_seconds", "storage_gb"] {
+            if let Some(node) = default_of(defaults, protocol.unwrap_or(Protocol::Openai), key) {
+                section.insert(key, node);
+            }
+        }
         // A provider without a kind is kept, so that its limits are not mistakes as well.
         let endpoint = endpoint(&mut section, name.clone(), protocol.unwrap_or(Protocol::Openai));
+        let uploads = Bounds {
+            deadline: section.seconds("upload_deadline_seconds", 1.0..=172_800.0),
+            storage_bytes: gigabytes(&mut section, "storage_gb"),
+        };
         let (credentials, key_sources) = keys::read(&mut section, env);
         warn_of_plain_http(&section, &endpoint, &credentials);
-        providers.insert(name, ProviderSection { endpoint, credentials, key_sources });
+        providers.insert(name, ProviderSection { endpoint, credentials, key_sources, uploads });
         section.finish();
     }
     providers
@@ -65,7 +77,15 @@ fn endpoint(section: &mut Section<'_>, name: String, protocol: Protocol) -> Endp
         section.sink.conflict(&section.key("api_version"), message);
     }
     let set = section.unshown_text("identity").filter(|identity| !identity.value.is_empty());
-    let mut endpoint = Endpoint { name, protocol, base_url: String::new(), api_version, identity: String::new() };
+    let mut endpoint = Endpoint {
+        name,
+        protocol,
+        base_url: String::new(),
+        api_version,
+        identity: String::new(),
+        video: video(section, protocol),
+        inline_bytes: section.whole("inline_mib", 0..=64) << 20,
+    };
     if let Some(base) = base {
         warn_of_version(section, &base.value, &endpoint);
         section.sink.entry(section.key("base_url"), format!("{:?}", trimmed(&base.value)), &base.origin);
@@ -75,6 +95,24 @@ fn endpoint(section: &mut Section<'_>, name: String, protocol: Protocol) -> Endp
         endpoint.identity = identity.value;
     }
     endpoint
+}
+
+/// Bytes of a number of GB; fractions are allowed.
+fn gigabytes(section: &mut Section<'_>, name: &'static str) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is far below 2^52 bytes")]
+    section.optional_number(name, &(0.000_001..=100_000.0)).map_or(0, |gb| (gb * 1e9) as u64)
+}
+
+fn video(section: &mut Section<'_>, protocol: Protocol) -> VideoWay {
+    const WAYS: [(&str, VideoWay); 4] =
+        [("none", VideoWay::None), ("inline", VideoWay::Inline), ("url", VideoWay::Url), ("upload", VideoWay::Upload)];
+    let way = section.choice("video", &WAYS).unwrap_or(VideoWay::None);
+    if way == VideoWay::Upload && protocol != Protocol::Gemini {
+        let message =
+            "is only for kind \"gemini\": write \"inline\", or \"url\" for a server that fetches https addresses";
+        section.sink.conflict(&section.key("video"), message);
+    }
+    way
 }
 
 /// The base URL, if it is one. What is wrong with it is said without repeating it: it may hold a password.

@@ -14,7 +14,7 @@ use crate::price::Nano;
 use crate::provider::HttpSettings;
 
 /// Longest duration taken, in seconds: a year.
-const YEAR: f64 = 31_536_000.0;
+pub(super) const YEAR: f64 = 31_536_000.0;
 const MIB: u64 = 1 << 20;
 
 /// How work is taken.
@@ -58,8 +58,18 @@ pub struct MediaSection {
     pub max_pixels: u64,
     /// Longest source.
     pub max_duration: Duration,
+    /// Most streams of one source.
+    pub max_streams: u32,
+    /// Most frames decoded of one source.
+    pub max_frames_decoded: u64,
     /// Most output of one preparation, in MiB.
     pub max_output_mib: u64,
+    /// Where the cache is; none: in the output directory.
+    pub cache_dir: Option<PathBuf>,
+    /// Most bytes that the cache keeps; 0: no cap.
+    pub cache_bytes: u64,
+    /// Bytes of the disk that the cache leaves to others.
+    pub keep_free_bytes: u64,
     /// Program name or path.
     pub ffmpeg: String,
     /// Program name or path.
@@ -164,7 +174,12 @@ pub(super) fn media(root: &mut Section<'_>) -> MediaSection {
         max_source_mib: section.whole("max_source_mib", 1..=16_777_216),
         max_pixels: section.whole("max_pixels", 4096..=1 << 32),
         max_duration: section.seconds("max_duration_seconds", 0.1..=YEAR),
+        max_streams: section.whole32("max_streams", 1..=100_000),
+        max_frames_decoded: section.whole("max_frames_decoded", 1..=1 << 40),
         max_output_mib: section.whole("max_output_mib", 1..=16_777_216),
+        cache_dir: directory(&mut section, "cache_dir"),
+        cache_bytes: gib(&mut section, "cache_gib"),
+        keep_free_bytes: gib(&mut section, "keep_free_gib"),
         ffmpeg: program(&mut section, "ffmpeg"),
         ffprobe: program(&mut section, "ffprobe"),
     };
@@ -173,6 +188,18 @@ pub(super) fn media(root: &mut Section<'_>) -> MediaSection {
     }
     section.finish();
     media
+}
+
+/// A path beside where it is written; none if it is empty.
+fn directory(section: &mut Section<'_>, name: &'static str) -> Option<PathBuf> {
+    let path = section.text(name);
+    (!path.value.is_empty()).then(|| beside(&path.origin, &path.value))
+}
+
+/// GiB as bytes; fractions are allowed.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is far below 2^63 bytes")]
+fn gib(section: &mut Section<'_>, name: &'static str) -> u64 {
+    (section.required_number(name, &(0.0..=1_048_576.0)) * 1_073_741_824.0) as u64
 }
 
 pub(super) fn budget(root: &mut Section<'_>) -> BudgetSection {

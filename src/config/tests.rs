@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::media::Allowed;
 use crate::price::Nano;
-use crate::provider::Protocol;
+use crate::provider::{Protocol, VideoWay};
 
 fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -48,6 +49,10 @@ fn the_default_is_valid_alone_and_documents_every_setting() {
     assert_eq!(config.http.max_reply_bytes, 8 << 20);
     assert_eq!(config.http.extra_ca_file, None);
     assert_eq!(config.media.max_pixels, 8192 * 8192);
+    assert_eq!((config.media.cache_bytes, config.media.keep_free_bytes), (20 << 30, 1 << 30));
+    assert_eq!(config.media.cache_dir, None);
+    assert_eq!(config.store.allow, [Allowed::Files("/".into())]);
+    assert!(config.store.private_hosts.is_empty());
     assert_eq!(config.budget.total, None);
     assert_eq!(config.shared, Shared::Output);
     assert_eq!(config.telemetry, TelemetrySection { log: "warn".into(), format: LogFormat::Text });
@@ -57,6 +62,9 @@ fn the_default_is_valid_alone_and_documents_every_setting() {
     assert_eq!(gemini.key_sources, ["GEMINI_API_KEY", "GOOGLE_API_KEY"]);
     assert!(gemini.credentials.is_empty());
     assert_eq!(config.providers["openai"].endpoint.base_url, "https://api.openai.com/v1");
+    assert_eq!((gemini.endpoint.video, gemini.endpoint.inline_bytes), (VideoWay::Upload, 12 << 20));
+    assert_eq!((gemini.uploads.deadline, gemini.uploads.storage_bytes), (Duration::from_mins(10), 20_000_000_000));
+    assert_eq!(config.providers["openai"].endpoint.video, VideoWay::None);
     let limit = config.limit("gemini", "gemini-3.8-flash").unwrap();
     assert_eq!(limit.day_resets.iana_name(), Some("America/Los_Angeles"));
     assert_eq!(limit.spread, Duration::from_secs(10));
@@ -421,4 +429,77 @@ proptest! {
             prop_assert!(!mistakes.0.is_empty());
         }
     }
+}
+
+#[test]
+fn the_store_takes_prefixes_and_hosts_in_plain_form_only() {
+    let text = "[http]\nconnect_seconds = 3\n[retry]\nattempts = 2\n[store]\nallow = [\"file:///data/\", \"https://Media.example.org:8443/corpus/\"]\n\
+                private_hosts = [\"10.0.0.5:8443\", \"[::1]:9\"]\n[media]\ncache_gib = 0.5\nkeep_free_gib = 0\ncache_dir = \"kept\"\n";
+    let loaded = good(&[text], &[]);
+    let store = &loaded.config.store;
+    let web = Allowed::Web { host: "media.example.org".into(), port: 8443, path: "/corpus".into() };
+    assert_eq!(store.allow, [Allowed::Files("/data/".into()), web]);
+    assert_eq!(
+        (&*store.private_hosts, store.policy.attempts),
+        (&["10.0.0.5:8443".to_owned(), "[::1]:9".to_owned()][..], 2)
+    );
+    assert_eq!((loaded.config.media.cache_bytes, loaded.config.media.keep_free_bytes), (1 << 29, 0));
+    assert!(loaded.config.media.cache_dir.as_ref().is_some_and(|dir| dir.ends_with("kept") && dir.is_absolute()));
+    assert_eq!(origin(&loaded, "store.allow"), "1.toml:6");
+    // Workers begin with nothing.
+    assert!(good(&[], &[("AURELIA__STORE__ALLOW", "[]")]).config.store.allow.is_empty());
+}
+
+#[test]
+fn a_store_that_would_allow_more_than_it_says_is_refused_without_showing_it() {
+    for (text, words) in [
+        ("allow = [\"file:///\", \"http://a.org/\"]", "entry 2 must begin with file:/// or https://"),
+        ("allow = [\"https://*.a.org/\"]", "entry 1 holds a wildcard"),
+        ("allow = [\"https://a.org/?sig=sesame\"]", "entry 1 holds a query"),
+        ("allow = [\"https://u:sesame@a.org/\"]", "user name"),
+        ("allow = [1]", "must be a string or a list of strings"),
+        ("private_hosts = [\"10.0.0.5\"]", "entry 1 must be host:port"),
+        ("private_hosts = [\"10.5:80\"]", "plain form"),
+        ("private_hosts = [\"10.0.0.0/8\"]", "entry 1 must be host:port"),
+        ("idle_seconds = 7200", "store.total_seconds"),
+        ("downloads = 0", "from 1 to 4096"),
+        ("alow = []", "did you mean allow?"),
+    ] {
+        let mistakes = bad(&[&format!("[store]\n{text}\n")], &[]);
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert!(mistakes[0].contains(words) && !mistakes[0].contains("sesame"), "{text}: {mistakes:?}");
+    }
+}
+
+#[test]
+fn a_provider_of_ones_own_is_given_clips_as_its_kind_and_its_settings_say() {
+    let own = "[providers.own]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\nvideo = \"url\"\ninline_mib = 3\n\
+               [providers.other]\nkind = \"gemini\"\nstorage_gb = 0.5\nupload_deadline_seconds = 1.5\n";
+    let loaded = good(&[own], &[]);
+    let [own, other] = ["own", "other"].map(|name| &loaded.config.providers[name]);
+    assert_eq!((own.endpoint.video, own.endpoint.inline_bytes), (VideoWay::Url, 3 << 20));
+    assert_eq!(other.endpoint.video, VideoWay::Upload);
+    assert_eq!((other.uploads.deadline.as_millis(), other.uploads.storage_bytes), (1500, 500_000_000));
+    let shown = show(&loaded, Format::Text);
+    for line in ["providers.own.video = \"url\"", "providers.other.inline_mib = 12", "providers.other.storage_gb = 0.5"]
+    {
+        assert!(shown.contains(line), "{line}");
+    }
+    assert_eq!(origin(&loaded, "providers.other.inline_mib"), "default");
+}
+
+#[test]
+fn how_clips_are_given_is_checked() {
+    let wrong = "[providers.own]\nkind = \"openai\"\nvideo = \"upload\"\ninline_mib = 65\nstorage_gb = 0\n\
+                 [providers.gemini]\nvideo = \"files\"\n";
+    let told = bad(&[wrong], &[]);
+    for (key, words) in [
+        ("providers.own.video", "only for kind \"gemini\""),
+        ("providers.own.inline_mib", "from 0 to 64"),
+        ("providers.own.storage_gb", "from 0.000001 to 100000"),
+        ("providers.gemini.video", "must be one of \"none\", \"inline\", \"url\", \"upload\""),
+    ] {
+        assert!(told.iter().any(|line| line.contains(key) && line.contains(words)), "{key}: {told:#?}");
+    }
+    assert_eq!(told.len(), 4, "{told:#?}");
 }

@@ -12,6 +12,9 @@ use crate::provider::{Part, Request};
 const MARGIN_PER_MESSAGE: u64 = 64;
 /// What the marks around one part may cost beyond its content.
 const MARGIN_PER_PART: u64 = 16;
+/// What the marks of time around one second of a clip may cost. Gemini counts about 10 (documented 300 per second in all,
+/// of which 258 and 32 are frame and sound).
+const MARGIN_PER_SECOND: u64 = 16;
 /// Bytes of text in a token, on average (Gemini and OpenAI documentation: about 4 characters).
 const BYTES_PER_TOKEN: u64 = 4;
 
@@ -87,6 +90,7 @@ impl Price {
         text_bytes(request)
             .div_ceil(BYTES_PER_TOKEN)
             .saturating_add(self.image_tokens(request))
+            .saturating_add(self.video_tokens(request, 0))
             .saturating_add(self.audio_tokens(request))
     }
 
@@ -95,7 +99,10 @@ impl Price {
         let parts = u64::try_from(request.parts.len()).unwrap_or(u64::MAX);
         let margin = messages * MARGIN_PER_MESSAGE + parts.saturating_mul(MARGIN_PER_PART);
         MostTokens {
-            other: text_bytes(request).saturating_add(self.image_tokens(request)).saturating_add(margin),
+            other: text_bytes(request)
+                .saturating_add(self.image_tokens(request))
+                .saturating_add(self.video_tokens(request, MARGIN_PER_SECOND))
+                .saturating_add(margin),
             audio: self.audio_tokens(request),
         }
     }
@@ -103,17 +110,30 @@ impl Price {
     fn image_tokens(&self, request: &Request) -> u64 {
         let tokens = |part: &Part| match part {
             Part::Image { width, height, .. } => self.image.tokens(*width, *height),
-            Part::Text(_) | Part::Audio { .. } => 0,
+            Part::Text(_) | Part::Audio { .. } | Part::Video { .. } => 0,
+        };
+        request.parts.iter().map(tokens).fold(0, u64::saturating_add)
+    }
+
+    /// The pictures of whole clips, with so many tokens of marks around each second of them. A frame is taken at the
+    /// beginning of each second, and may be taken at the end.
+    fn video_tokens(&self, request: &Request, marks: u64) -> u64 {
+        let tokens = |part: &Part| match part {
+            Part::Video { duration_ms, .. } => {
+                let each = u64::from(self.video_tokens_per_second).saturating_add(marks);
+                (duration_ms.div_ceil(1000) + 1).saturating_mul(each)
+            }
+            Part::Text(_) | Part::Image { .. } | Part::Audio { .. } => 0,
         };
         request.parts.iter().map(tokens).fold(0, u64::saturating_add)
     }
 
     fn audio_tokens(&self, request: &Request) -> u64 {
         let tokens = |part: &Part| match part {
-            Part::Audio { duration_ms, .. } => {
+            Part::Audio { duration_ms, .. } | Part::Video { duration_ms, sound: true, .. } => {
                 duration_ms.div_ceil(1000).saturating_mul(u64::from(self.audio_tokens_per_second))
             }
-            Part::Text(_) | Part::Image { .. } => 0,
+            Part::Text(_) | Part::Image { .. } | Part::Video { .. } => 0,
         };
         request.parts.iter().map(tokens).fold(0, u64::saturating_add)
     }
@@ -133,7 +153,7 @@ impl Price {
 
 /// Upper bounds of the input tokens of a call.
 struct MostTokens {
-    /// Text and images.
+    /// Text, images and the pictures of clips.
     other: u64,
     audio: u64,
 }
@@ -142,7 +162,7 @@ struct MostTokens {
 fn text_bytes(request: &Request) -> u64 {
     let part = |part: &Part| match part {
         Part::Text(text) => text.len(),
-        Part::Image { .. } | Part::Audio { .. } => 0,
+        Part::Image { .. } | Part::Audio { .. } | Part::Video { .. } => 0,
     };
     let parts = request.parts.iter().map(part).fold(0, usize::saturating_add);
     let system = request.system.as_ref().map_or(0, String::len);
@@ -169,7 +189,7 @@ mod tests {
 
     use super::super::tests::builtin;
     use super::*;
-    use crate::provider::{Blob, Params, Protocol, Role, Schema, Thinking, Usage};
+    use crate::provider::{Blob, Params, Protocol, Role, Schema, Thinking, Usage, VideoFrom};
 
     fn blob() -> Blob {
         Blob { mime: "image/jpeg", base64: Bytes::from_static(b"AA==") }
@@ -181,6 +201,10 @@ mod tests {
 
     fn audio(duration_ms: u64) -> Part {
         Part::Audio { blob: blob(), duration_ms }
+    }
+
+    fn video(duration_ms: u64, sound: bool) -> Part {
+        Part::Video { from: VideoFrom::Inline(Bytes::new()), mime: "video/mp4", duration_ms, sound }
     }
 
     fn request(parts: Vec<Part>) -> Request {
@@ -246,6 +270,25 @@ mod tests {
     }
 
     #[test]
+    fn a_clip_is_counted_by_its_seconds_and_its_sound_at_the_rate_of_sound() {
+        let (two, three) = (gemini("gemini-2.5-flash"), gemini("gemini-3.8-flash"));
+        for (price, duration_ms, sound, tokens) in [
+            (&two, 60_000, true, 61 * 258 + 60 * 32),
+            (&two, 59_001, false, 61 * 258),
+            (&three, 60_000, true, 61 * 70 + 60 * 32),
+            (&three, 0, true, 70),
+        ] {
+            assert_eq!(
+                price.expected_tokens(&request(vec![video(duration_ms, sound)])),
+                tokens,
+                "{duration_ms} {sound}"
+            );
+        }
+        let bound = two.upper_bound(&request(vec![video(9500, true)]), 0);
+        assert_eq!(bound, Nano((11 * (258 + 16) + 64 + 16) * 300 + 10 * 32 * 1000));
+    }
+
+    #[test]
     fn the_bound_takes_the_highest_tier_that_its_counts_can_reach() {
         let price = gemini("gemini-2.5-pro");
         let text = |bytes: usize| request(vec![Part::Text("a".repeat(bytes))]);
@@ -260,6 +303,7 @@ mod tests {
             text in 0_usize..300_000,
             sides in proptest::collection::vec((1_u32..4000, 1_u32..4000), 0..4),
             sound_ms in 0_u64..9_000_000,
+            clip in (0_u64..9_000_000, proptest::bool::ANY),
             output in 0_u32..70_000,
             shares in (0.0_f64..=1.0, 0.0_f64..=1.0, 0.0_f64..=1.0, 0.0_f64..=1.0),
         ) {
@@ -267,6 +311,7 @@ mod tests {
             let price = &table.models[which % table.models.len()];
             let mut parts: Vec<Part> = sides.into_iter().map(|(width, height)| image(width, height)).collect();
             parts.push(audio(sound_ms));
+            parts.push(video(clip.0, clip.1));
             parts.push(Part::Text("x".repeat(text)));
             let request = request(parts);
             let most = price.most_tokens(&request);

@@ -19,7 +19,7 @@ pub(super) fn all(recipe: &Recipe) -> Vec<String> {
 
 /// What is wrong with the numbers outside the seats.
 pub(super) fn numbers(threshold: u8, max_tries: u32, max_asks: u32, media: &Settings) -> Vec<String> {
-    let rows: [(&str, u32, RangeInclusive<u32>); 7] = [
+    let rows: [(&str, u32, RangeInclusive<u32>); 9] = [
         ("threshold", threshold.into(), 1..=10),
         ("max_tries", max_tries, 1..=100),
         ("max_asks", max_asks, 1..=20),
@@ -27,9 +27,12 @@ pub(super) fn numbers(threshold: u8, max_tries: u32, max_asks: u32, media: &Sett
         ("media.frame_size", media.frame_size, 32..=8192),
         ("media.audio_rate", media.audio_rate, 8_000..=48_000),
         ("media.audio_seconds", media.audio_seconds, 1..=86_400),
+        ("media.clip_mib", media.clip_mib, 0..=2048),
+        ("media.clip_seconds", media.clip_seconds, 0..=86_400),
     ];
     let wrong = rows.into_iter().filter(|(_, value, range)| !range.contains(value));
-    wrong.map(|(key, value, range)| format!("{key} is {value}, not {} to {}", range.start(), range.end())).collect()
+    let wrong = wrong.map(|(key, value, range)| format!("{key} is {value}, not {} to {}", range.start(), range.end()));
+    wrong.chain(media.problem()).collect()
 }
 
 /// What is wrong with one seat.

@@ -9,7 +9,7 @@ use toml::Table;
 
 use super::toml_keys::Keys;
 use super::{MediaMode, Recipe, RecipeError, RecipeFile, Seat, Template, check};
-use crate::media::Settings;
+use crate::media::{AudioFormat, Selection, Settings};
 use crate::provider::{Role, Thinking};
 
 const MAX_FILE: u64 = 1024 * 1024;
@@ -88,6 +88,10 @@ fn settings(table: Table, problems: &mut Vec<String>) -> Settings {
         frame_size: keys.whole("frame_size", 32),
         audio_rate: keys.whole("audio_rate", 8_000),
         audio_seconds: keys.whole("audio_seconds", 1),
+        selection: keys.value("selection", "\"fast\" or \"faithful\"").unwrap_or(Selection::Fast),
+        audio_format: keys.value("audio_format", "\"wav\", \"flac\" or \"mp3\"").unwrap_or(AudioFormat::Wav),
+        clip_mib: keys.whole("clip_mib", 0),
+        clip_seconds: keys.whole("clip_seconds", 0),
     };
     keys.finish();
     settings
@@ -102,7 +106,9 @@ fn seat(role: Role, table: Table, folder: &Path, problems: &mut Vec<String>) -> 
     let mut seat = Seat {
         provider: keys.needed_text("provider").unwrap_or_else(|| "missing".into()),
         model: keys.needed_text("model").unwrap_or_else(|| "missing".into()),
-        media: keys.value("media", "\"none\", \"frames\", \"audio\" or \"frames+audio\"").unwrap_or(stand_in),
+        media: keys
+            .value("media", "\"none\", \"frames\", \"audio\", \"frames+audio\", \"video\" or \"video+audio\"")
+            .unwrap_or(stand_in),
         max_output_tokens: keys.whole("max_output_tokens", 1),
         thinking: keys.value("thinking", "\"off\", \"default\" or { budget = TOKENS }").unwrap_or(Thinking::Off),
         temperature: keys.fraction("temperature"),

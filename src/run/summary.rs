@@ -138,7 +138,7 @@ impl Summary {
             "accepted_at_try": tally.accepted_at, "calls": self.totals.calls,
             "input_tokens": tally.usage.input_tokens, "output_tokens": tally.usage.output_tokens,
             "spent_nano_usd": self.totals.spent.0, "unconfirmed_nano_usd": self.totals.unconfirmed.0,
-            "decodes": self.media.decodes, "seconds": self.took.as_secs_f64(),
+            "decodes": self.media.decodes, "downloads": self.media.downloads, "seconds": self.took.as_secs_f64(),
             "stopped": self.halt.as_ref().map(ToString::to_string), "exit_code": self.exit_code(),
         })
     }

@@ -42,6 +42,12 @@ impl Section<'_> {
         Duration::try_from_secs_f64(seconds).unwrap_or_default()
     }
 
+    /// A number within a range.
+    pub(in crate::config) fn required_number(&mut self, name: &'static str, range: &RangeInclusive<f64>) -> f64 {
+        let stand_in = *range.start();
+        self.required(name).and_then(|node| self.number(name, &node, range)).unwrap_or(stand_in)
+    }
+
     /// A number within a range, if it is there.
     pub(in crate::config) fn optional_number(
         &mut self,
