@@ -267,7 +267,7 @@ fn media_that_cannot_be_used_fail_with_their_kind_and_the_others_finish() {
     work.write("clips/empty.mp4", "");
     work.write("clips/truncated.mp4", &whole[..whole.len() / 2]);
     work.write("clips/text.mp4", "this is no clip\n".repeat(100));
-    work.clip("sound.wav", Style::small(Content::AudioOnly, 1), 1);
+    work.clip("sound.blob", Style::small(Content::AudioOnly, 1), 1);
     let item = |id: &str, video: &str| json!({ "id": id, "video": video, "query": "What rings? [[sim: score=8]]" });
     let items = work.items(
         "items.jsonl",
@@ -277,7 +277,7 @@ fn media_that_cannot_be_used_fail_with_their_kind_and_the_others_finish() {
             item("empty", "clips/empty.mp4"),
             item("truncated", "clips/truncated.mp4"),
             item("text", "clips/text.mp4"),
-            item("sound as video", "clips/sound.wav"),
+            item("sound as video", "clips/sound.blob"),
             item("web", "https://example.invalid/a.mp4"),
             item("good", "clips/0.mp4"),
         ],

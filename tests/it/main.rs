@@ -3,18 +3,26 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where something unexpected happens")]
 
 mod budget;
+mod cache;
+mod clips;
 mod corpus;
 mod ends;
 mod faults;
+mod formats;
+mod hostile;
 mod limits;
 mod load;
 mod media;
+mod parity;
 mod replay;
 mod resources;
 mod run;
 mod setup;
 mod simulator;
+mod sources;
+mod ssrf;
 mod support;
+mod uploads;
 
 /// Nothing that a test waits for takes so long, on the slowest machine.
 const PATIENCE: std::time::Duration = std::time::Duration::from_mins(2);

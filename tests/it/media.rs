@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aurelia::demo::clip::{self, Content, Style};
-use aurelia::media::{Kind, Library, Limits, MediaError, MediaErrorKind, Prepared, Settings};
+use aurelia::media::{Kind, Library, Limits, MediaError, MediaErrorKind, Prepared, Settings, Wants};
 use base64::Engine;
 use futures_util::future::{join, join_all};
 use tempfile::TempDir;
 
 fn settings() -> Settings {
-    Settings { max_frames: 5, frame_size: 768, audio_rate: 16_000, audio_seconds: 600 }
+    Settings::default()
 }
 
 /// A directory for sources, and a library with an empty cache beside it.
@@ -30,7 +30,7 @@ impl Bench {
 
     fn with(settings: Settings, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let library = Library::new(dir.path().join("cache"), settings, limits);
+        let library = Library::new(dir.path().join("cache"), settings, Wants::default(), limits);
         Self { dir, library }
     }
 
@@ -66,9 +66,8 @@ impl Drop for Bench {
             return;
         }
         assert_eq!(processes_in(self.dir.path()), Vec::<String>::new());
-        for entry in fs::read_dir(self.path("cache")).into_iter().flatten().flatten() {
-            assert!(!entry.file_name().to_string_lossy().starts_with('.'), "{entry:?} is left");
-        }
+        let left = fs::read_dir(self.path("cache/making")).into_iter().flatten().flatten();
+        assert_eq!(left.map(|entry| entry.path()).collect::<Vec<_>>(), Vec::<PathBuf>::new());
     }
 }
 
@@ -125,7 +124,7 @@ async fn a_720p_clip_gives_frames_at_its_cuts_and_its_sound() {
     }
     let sound = prepared.sound.as_ref().unwrap();
     assert!(sound.duration_ms.abs_diff(12_000) < 150 && !sound.trimmed, "{sound:?}");
-    check_wav(&bytes(&sound.wav), sound.duration_ms);
+    check_wav(&bytes(&sound.blob), sound.duration_ms);
 }
 
 #[tokio::test]
@@ -158,7 +157,7 @@ async fn sound_alone_gives_no_frames_and_is_trimmed_to_its_limit() {
         let prepared = bench.prepare(&long, Kind::Audio).await.unwrap();
         let sound = prepared.sound.as_ref().unwrap();
         assert!(prepared.frames.is_empty() && sound.trimmed && sound.duration_ms == 2000, "{name}: {sound:?}");
-        check_wav(&bytes(&sound.wav), 2000);
+        check_wav(&bytes(&sound.blob), 2000);
         let short = bench.clip(&format!("short-{name}"), 1, small(Content::AudioOnly, 1)).await;
         let sound = bench.prepare(&short, Kind::Audio).await.unwrap().sound.clone().unwrap();
         assert!(!sound.trimmed && (sound.duration_ms == 1000 || !exact), "{name}: {sound:?}");
@@ -299,7 +298,7 @@ async fn a_hundred_callers_share_one_decode() {
     let stats = bench.library.stats();
     assert_eq!((stats.hashed, stats.probes, stats.decodes), (2, 1, 1));
 
-    let second = Library::new(bench.path("cache"), settings(), Limits::default());
+    let second = Library::new(bench.path("cache"), settings(), Wants::default(), Limits::default());
     let again = second.prepare(path.to_str().unwrap(), Kind::Video).await.unwrap();
     assert_eq!(again, all[0]);
     let stats = second.stats();
@@ -313,7 +312,7 @@ async fn a_damaged_cache_entry_is_made_again() {
     let bench = Bench::new();
     let path = bench.clip("a.mp4", 1, small(Content::Full, 1)).await;
     let first = bench.prepare(&path, Kind::Video).await.unwrap();
-    let entry = fs::read_dir(bench.path("cache")).unwrap().next().unwrap().unwrap().path();
+    let entry = fs::read_dir(bench.path("cache/prepared")).unwrap().next().unwrap().unwrap().path();
     let frame = entry.join("frame-000.jpg");
     let mut jpeg = fs::read(&frame).unwrap();
     jpeg[30] ^= 1;
@@ -325,7 +324,7 @@ async fn a_damaged_cache_entry_is_made_again() {
     ];
     for damage in damages {
         damage();
-        let library = Library::new(bench.path("cache"), settings(), Limits::default());
+        let library = Library::new(bench.path("cache"), settings(), Wants::default(), Limits::default());
         let again = library.prepare(path.to_str().unwrap(), Kind::Video).await.unwrap();
         assert_eq!((again, library.stats().decodes), (first.clone(), 1), "the same bytes, decoded again");
     }
@@ -336,7 +335,12 @@ async fn other_settings_and_changed_content_are_prepared_anew() {
     let bench = Bench::new();
     let path = bench.clip("a.mp4", 1, small(Content::Full, 1)).await;
     let five = bench.prepare(&path, Kind::Video).await.unwrap();
-    let two = Library::new(bench.path("cache"), Settings { max_frames: 2, ..settings() }, Limits::default());
+    let two = Library::new(
+        bench.path("cache"),
+        Settings { max_frames: 2, ..settings() },
+        Wants::default(),
+        Limits::default(),
+    );
     let two = two.prepare(path.to_str().unwrap(), Kind::Video).await.unwrap();
     assert_eq!((five.frames.len(), two.frames.len()), (5, 2));
     clip::make(&path, 1, small(Content::Full, 2)).await.unwrap();
@@ -420,7 +424,7 @@ async fn a_machine_without_ffmpeg_or_room_blames_no_item() {
     }
     assert_eq!(bench.library.stats().decodes, 2, "a fault of the machine is not remembered");
     let file = bench.file("file", "x");
-    let library = Library::new(file.join("cache"), settings(), Limits::default());
+    let library = Library::new(file.join("cache"), settings(), Wants::default(), Limits::default());
     let error = library.prepare(path.to_str().unwrap(), Kind::Video).await.unwrap_err();
     assert_eq!((error.kind, error.kind.record_kind()), (MediaErrorKind::Worker, None));
 }

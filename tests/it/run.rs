@@ -30,7 +30,7 @@ fn every_kind_of_clip_gives_the_right_record() {
     work.clip("hd.mp4", Style::new(Content::Full), 4);
     work.clip("mute.mp4", Style::small(Content::NoAudio, 1), 2);
     work.clip("static.mp4", Style::small(Content::Static, 2), 2);
-    work.clip("sound.wav", Style::small(Content::AudioOnly, 3), 2);
+    work.clip("sound.blob", Style::small(Content::AudioOnly, 3), 2);
     let query = "What is heard? [[sim: score=9]]";
     let items = work.items(
         "items.jsonl",
@@ -38,8 +38,8 @@ fn every_kind_of_clip_gives_the_right_record() {
             json!({ "id": "hd", "video": "clips/hd.mp4", "query": query, "metadata": { "from": ["a", 1, null] }, "task": "av-qa" }),
             json!({ "id": "mute", "video": "clips/mute.mp4", "query": query }),
             json!({ "id": "static", "video": "clips/static.mp4", "query": query }),
-            json!({ "id": "sound", "audio": "clips/sound.wav", "query": query }),
-            json!({ "id": "both", "video": "clips/mute.mp4", "audio": "clips/sound.wav", "query": query }),
+            json!({ "id": "sound", "audio": "clips/sound.blob", "query": query }),
+            json!({ "id": "both", "video": "clips/mute.mp4", "audio": "clips/sound.blob", "query": query }),
         ],
     );
     Aurelia::new(&work, &sim).corpus(&items).run().expect(0);

@@ -12,6 +12,7 @@
 
 pub(crate) mod clips;
 pub(crate) mod command;
+pub(crate) mod https;
 pub(crate) mod promises;
 pub(crate) mod relay;
 pub(crate) mod sim;
@@ -20,7 +21,7 @@ pub(crate) mod workdir;
 use std::time::{Duration, Instant};
 
 pub(crate) use command::{Aurelia, Output, Running};
-pub(crate) use relay::Relay;
+pub(crate) use relay::{Relay, Sent};
 pub(crate) use sim::Sim;
 pub(crate) use workdir::{Workdir, corpus, records, superseded};
 

@@ -16,8 +16,12 @@ pub(crate) fn kept(style: Style, seconds: u32) -> PathBuf {
     if !path.exists() {
         let unfinished =
             tempfile::Builder::new().suffix(&format!(".{}", ending(style.content))).tempfile_in(&dir).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(clip::make(unfinished.path(), seconds, style)).unwrap();
+        let make = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(clip::make(unfinished.path(), seconds, style)).unwrap();
+        };
+        // On a thread of its own, as the caller may be in a runtime.
+        std::thread::scope(|scope| scope.spawn(make).join().unwrap());
         unfinished.persist(&path).unwrap();
     }
     path

@@ -117,9 +117,24 @@ impl<'a> Aurelia<'a> {
         self
     }
 
+    /// Has it started by another program, which gets its command line as further arguments.
+    pub(crate) fn through<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, program: I) -> Self {
+        self.through = program.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
     /// Has it started so that a write beyond the largest file size allowed is an error and no signal.
     pub(crate) fn told_of_full_disks(mut self) -> Self {
         self.through = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"].map(OsString::from).into();
+        self
+    }
+
+    /// Has it started once for each of `names`, which stand for `@` in its arguments, and writes to `result` what each
+    /// used: exit code, peak memory of its largest process, processor time of all its processes, and time.
+    pub(crate) fn measured(mut self, names: &Path, result: &Path) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hostile/measure.py");
+        self.through =
+            ["python3".as_ref(), script.as_ref(), result.as_os_str(), names.as_os_str()].map(OsString::from).into();
         self
     }
 
