@@ -65,7 +65,7 @@ async fn send(client: &reqwest::Client, url: &reqwest::Url, body: Body) -> Resul
 /// Where and what the run sent, from its journal, in the order of the answers.
 async fn bodies(out: &Path, item: &str, recipe: &Recipe, url: &str) -> Fallible<Vec<(reqwest::Url, Body)>> {
     let item: Item = serde_json::from_str(item)?;
-    let library = Library::new(out.join(".aurelia/media"), recipe.media.clone(), Limits::default());
+    let library = Library::new(out.join(".aurelia/media"), recipe.media.clone(), recipe.wants(), Limits::default());
     let mut media = Vec::new();
     for source in item.media {
         let prepared = library.prepare(source.location(), Kind::Video).await?;
@@ -77,6 +77,8 @@ async fn bodies(out: &Path, item: &str, recipe: &Recipe, url: &str) -> Fallible<
         base_url: url.to_owned(),
         api_version: "v1beta".to_owned(),
         identity: String::new(),
+        video: aurelia::provider::VideoWay::Upload,
+        inline_bytes: 0,
     };
     let state = State::open_to_read(&out.join(".aurelia/state.sqlite"))?;
     let texts: Vec<String> = state
