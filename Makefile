@@ -11,18 +11,18 @@ demo: setup-demo ## The whole loop on real clips with simulated models: no keys,
 	target/debug/aurelia demo --dir target/demo
 
 test: setup-test check ## Everything: format, lints, docs, licences, unit and integration tests
-	cargo test --locked --quiet
+	cargo test --locked --quiet --workspace
 
 check: ## Format, lints, documentation, dependencies
-	cargo fmt --check
-	cargo clippy --locked --all-targets --quiet -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	tests/licences.sh
 
 chaos: setup-test ## The long forms of the fault tests
 	cargo test --locked --release --test chaos -- --test-threads 1 --nocapture
 
-bench: setup-demo ## What the performance claims rest on
+bench: setup-demo setup-test ## What the performance claims rest on
 	cargo bench --locked
 
 setup-demo:
