@@ -1,9 +1,10 @@
-//! From a path to what a model is shown: key frames and sound, made once per content.
+//! From a URI to what a model is shown: key frames, sound or the clip itself, made once per content.
 //!
-//! A [`Library`] turns a path or a `file://` URI into a [`Prepared`]. The key is the content's SHA-256, never the name,
-//! so that copies share one decode and a renamed file is not paid for again. The way down: `source` opens and hashes
-//! the file, `probe` says what is in it, `decode` runs ffmpeg once for frames and sound together, `select` finds key frames
-//! in what it gives, `frames` chooses among them, `cache` keeps the result on disk, `library` makes sure it all happens once.
+//! A [`Library`] turns a path, a `file://` or an `https://` URI into a [`Prepared`]. The key is the content's SHA-256, never
+//! the name, so that copies share one decode and a renamed file is not paid for again. The way down: `source` opens or
+//! fetches and hashes, `probe` says what is in it, `decode` runs ffmpeg once for frames and sound together, `look` and
+//! `select` find key frames in what it gives, `frames` chooses among them, `sound` encodes, `clip` makes what is handed over
+//! whole, `cache` keeps the results on disk, `library` makes sure it all happens once.
 //!
 //! ffmpeg runs as a child process (`child`) under limits that stand before it reads the first byte. Linking libav was
 //! rejected: a decoder that crashes, hangs or takes all memory on a hostile file must not take the worker with it.

@@ -1,5 +1,5 @@
-//! What is kept on disk, by content: `prepared/<sha256>-<kind>-<settings>-v<version>` and `sources/<sha256>` (only what was
-//! fetched), one directory each that is whole or not there. `making/` holds what is being made, `urls/` what is known of
+//! What is kept on disk, by content: `prepared/<sha256>-<kind>-<settings>-v<version>` (whole clips among them, see
+//! `clip::kept`) and `sources/<sha256>` (only what was fetched), one directory each that is whole or not there. `making/` holds what is being made, `urls/` what is known of
 //! URLs, `in-use` the number of bytes. Any number of processes may share the directory: see `making` for their locks and
 //! `space` for the cap.
 //!

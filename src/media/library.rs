@@ -120,8 +120,8 @@ impl Library {
     /// The source at `uri` (a path, a `file:` or an `https:` URI) as a model is shown it.
     ///
     /// Everyone who asks for the same content while it is being prepared shares one preparation. Errors: see
-    /// [`MediaErrorKind`]; the message names the file. Cancel safe: a dropped call leaves the others their result, and
-    /// the last one dropped ends the child process.
+    /// [`MediaErrorKind`](super::MediaErrorKind); the message names the file. Cancel safe: a dropped call leaves the others
+    /// their result, and the last one dropped ends the child process.
     pub async fn prepare(&self, uri: &str, kind: Kind) -> Outcome {
         self.prepare_unnamed(uri, kind).await.map_err(|error| error.about(&source::display_name(uri)))
     }
