@@ -343,7 +343,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_killed_from_outside_is_known_as_such() {
-        for signal in ["KILL", "TERM", "INT"] {
+        // Not INT: whatever a shell starts in the background ignores it.
+        for signal in ["KILL", "TERM"] {
             let error = sh(&format!("kill -{signal} $$"), &caps()).await.unwrap_err();
             assert_eq!(error.kind, MediaErrorKind::Killed, "{error}");
         }
