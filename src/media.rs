@@ -34,6 +34,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use self::library::Library;
+pub(crate) use self::library::blocking;
 pub use self::limits::Limits;
 pub use self::look::{KeyFrame, key_frames};
 pub use self::settings::{AudioFormat, Selection, Settings, Wants};

@@ -12,6 +12,7 @@ use std::path::Path;
 use super::child::{self, CODECS, Caps, FORMATS, INPUT, Taken};
 use super::frames::{self, Seen, Wanted};
 use super::jpeg;
+use super::library::blocking;
 use super::look::{Run, Shot, raw_arguments, watch};
 use super::probe::Plan;
 use super::select::Picture;
@@ -103,13 +104,6 @@ pub(crate) fn caps(settings: &Settings, limits: &Limits, pictures: bool) -> Caps
         file_bytes: if pictures { limits.max_output_bytes() } else { sound },
         stdout_bytes: limits.max_output_bytes(),
     }
-}
-
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, MediaError> + Send + 'static,
-) -> Result<T, MediaError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(MediaError::worker(format!("the look at frames ended early: {error}"))))
 }
 
 pub(crate) fn lost(error: &io::Error) -> MediaError {

@@ -8,8 +8,9 @@ use std::sync::mpsc;
 use tokio::process::ChildStdout;
 
 use super::child::{self, Caps};
-use super::decode::{blocking, bounded, caps, input_arguments, lost, milliseconds, words};
+use super::decode::{bounded, caps, input_arguments, lost, milliseconds, words};
 use super::frames::{self, Candidate, Seen, Wanted};
+use super::library::blocking;
 use super::probe::{self, Stream};
 use super::select::spool::Spool;
 use super::select::stream::{self, Source, Watched};

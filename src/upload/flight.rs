@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::registry::{Key, Phase, Row};
 use super::{Files, FilesError, Inner, Lost, NotUploaded, Place, RemoteFile, unavailable};
-use crate::media::{Clip, MediaError, MediaErrorKind};
+use crate::media::{self, Clip, MediaError};
 
 impl Inner {
     /// Brings a clip to a provider: what was begun before is finished first.
@@ -133,9 +133,8 @@ async fn blocking<T: Send + 'static>(
     work: fn(&Clip) -> Result<T, MediaError>,
 ) -> Result<T, NotUploaded> {
     let clip = Arc::clone(clip);
-    let done = tokio::task::spawn_blocking(move || work(&clip)).await;
-    let ended = |error| Err(MediaError::new(MediaErrorKind::Worker, format!("file work ended early: {error}")));
-    done.unwrap_or_else(ended).map_err(|error| NotUploaded::Media(error.about("a clip")))
+    let done = media::blocking(move || work(&clip)).await;
+    done.map_err(|error| NotUploaded::Media(error.about("a clip")))
 }
 
 /// A name that no other upload has, by which this one is found in the provider's list.

@@ -7,8 +7,7 @@ use futures_util::FutureExt;
 
 use super::super::cache::{Making, Turn};
 use super::super::clip::{self, kept};
-use super::super::source::{self};
-use super::super::{Clip, Kind, MediaError, MediaErrorKind};
+use super::super::{Clip, Kind, MediaError, MediaErrorKind, source};
 use super::{Inner, Key, Source, acquire, blocking, lock};
 
 impl Inner {
