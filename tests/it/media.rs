@@ -409,7 +409,9 @@ async fn a_decoder_that_wants_too_much_memory_or_time_is_stopped() {
     bench.prepare(&huge, Kind::Video).await.unwrap();
 
     let long = bench.path("long.mkv");
-    ffmpeg(&["-f", "lavfi", "-i", "testsrc2=s=1920x1080:r=25:d=20", "-c:v", "mpeg4", "-qscale:v", "20"], &long);
+    let (part, again) = (bench.path("part.mkv"), ["-stream_loop", "7", "-i"]);
+    ffmpeg(&["-f", "lavfi", "-i", "testsrc2=s=1920x1080:r=25:d=15", "-c:v", "mpeg4", "-qscale:v", "20"], &part);
+    ffmpeg(&[&again[..], &[part.to_str().unwrap(), "-c", "copy"]].concat(), &long);
     let endless = Bench::with(settings(), Limits { cpu_seconds: 1, ..Limits::default() });
     let error = endless.refuse(&long, Kind::Video).await;
     assert!(error.message.contains("cpu_seconds"), "{error}");

@@ -22,6 +22,7 @@ use multiversion::multiversion;
 pub const ERROR: f64 = 2e-6;
 /// Side of a window.
 pub const SIDE: usize = 7;
+const SIDE_U16: u16 = 7;
 const PLANES: usize = 3;
 /// Samples from the first to the last column of a window.
 const REACH: usize = (SIDE - 1) * PLANES;
@@ -29,6 +30,10 @@ const REACH: usize = (SIDE - 1) * PLANES;
 const BLOCK: usize = 256;
 const LANES: usize = 8;
 const WINDOW: f32 = 49.0;
+/// What a block may lose to its floor, as a part of what the whole picture can lose before it is below the threshold.
+const FLOORS: f64 = 0.6;
+/// No loss is as small, so every window is measured.
+const NO_FLOORS: f64 = -1.0;
 /// C1 times 49^2, C2 times 49 * 48.
 const LUMINANCE: f32 = WINDOW * WINDOW * 6.502_5;
 const CONTRAST: f32 = WINDOW * (WINDOW - 1.0) * 58.522_5;
@@ -104,40 +109,91 @@ impl Ssim {
         if all == 0.0 {
             return None;
         }
-        let (mut sum, mut left) = (0.0, all);
         let enough = (threshold + ERROR) * all;
-        for (x, y) in x.chunks_exact(self.row * band).zip(y.chunks_exact(self.row * band)) {
-            let row = |at: usize| (&x[at * self.row..][..self.row], &y[at * self.row..][..self.row]);
+        let pictures = Pictures { x, y, row: self.row, band };
+        // For most frames floors under their windows will do; where they do not, all windows are measured.
+        match self.sum(&pictures, all, enough, FLOORS * (1.0 - threshold)) {
+            Sum::NotBelow => Some(Measured::NotBelow),
+            Sum::Measured(sum) => Some(Measured::Mean(sum / all)),
+            Sum::Floored => match self.sum(&pictures, all, enough, NO_FLOORS) {
+                Sum::Measured(sum) => Some(Measured::Mean(sum / all)),
+                Sum::NotBelow | Sum::Floored => Some(Measured::NotBelow),
+            },
+        }
+    }
+
+    /// The sum of `all` windows, as long as it may be below `enough`. Blocks that lose at most `most` for each window take
+    /// their floor.
+    fn sum(&mut self, pictures: &Pictures<'_>, all: f64, enough: f64, most: f64) -> Sum {
+        let (across, mut floored) = (self.row - REACH, false);
+        let in_row = f64::from(u32::try_from(across).unwrap_or(u32::MAX));
+        let (mut sum, mut left) = (0.0, all);
+        for first in pictures.bands() {
             // How many rows down to this one are the same in both pictures, and which rows the columns hold the sums of.
             let (mut same, mut held) = (0, 0..0);
-            for at in 0..band {
-                same = if row(at).0 == row(at).1 { same + 1 } else { 0 };
-                if at + 1 < SIDE {
+            for at in first..first + pictures.band {
+                let row = pictures.row(at);
+                same = if row.0 == row.1 { same + 1 } else { 0 };
+                if at + 1 < first + SIDE {
                     continue;
                 }
                 // Windows on equal pictures are 1 without any arithmetic: the cheap way through what stands still.
                 sum += if same >= SIDE {
-                    f64::from(across)
+                    in_row
                 } else {
                     let wanted = at + 1 - SIDE..at + 1;
                     if held.end != at || held.is_empty() {
                         self.columns.clear();
-                        wanted.clone().for_each(|at| add(&mut self.columns, row(at).0, row(at).1));
+                        wanted.clone().for_each(|at| add(&mut self.columns, pictures.row(at)));
                     } else {
-                        slide(&mut self.columns, row(at), row(held.start));
+                        slide(&mut self.columns, row, pictures.row(held.start));
                     }
                     held = wanted;
-                    windows(&self.columns, self.row - REACH, &mut self.block)
+                    let (sum, some) = windows(&self.columns, across, &mut self.block, most);
+                    floored |= some;
+                    sum
                 };
-                left -= f64::from(across);
+                left -= in_row;
                 // No window is below -1.
-                if sum - left >= enough && left > 0.0 {
-                    return Some(Measured::NotBelow);
+                if sum - left >= enough && (left > 0.0 || floored) {
+                    return Sum::NotBelow;
                 }
             }
         }
-        Some(Measured::Mean(sum / all))
+        if floored { Sum::Floored } else { Sum::Measured(sum) }
     }
+}
+
+/// Two pictures of bands of `band` rows, a row having `row` samples.
+struct Pictures<'a> {
+    x: &'a [u8],
+    y: &'a [u8],
+    row: usize,
+    band: usize,
+}
+
+impl<'a> Pictures<'a> {
+    fn row(&self, at: usize) -> (&'a [u8], &'a [u8]) {
+        (&self.x[at * self.row..][..self.row], &self.y[at * self.row..][..self.row])
+    }
+
+    /// The first rows of the bands.
+    fn bands(&self) -> impl Iterator<Item = usize> + use<> {
+        let rows = self.x.len().min(self.y.len()) / self.row;
+        (0..rows / self.band).map({
+            let band = self.band;
+            move |i| i * band
+        })
+    }
+}
+
+/// What a walk over all windows came to.
+enum Sum {
+    NotBelow,
+    /// All were measured.
+    Measured(f64),
+    /// Some were not, and their floors do not tell.
+    Floored,
 }
 
 impl Columns {
@@ -150,7 +206,7 @@ impl Columns {
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
-fn add(columns: &mut Columns, x: &[u8], y: &[u8]) {
+fn add(columns: &mut Columns, (x, y): (&[u8], &[u8])) {
     let n = x.len();
     let (y, sums) = (&y[..n], (&mut columns.x[..n], &mut columns.y[..n]));
     let (squares, products) = (&mut columns.squares[..n], &mut columns.products[..n]);
@@ -188,12 +244,20 @@ fn product(x: u8, y: u8) -> i32 {
     i32::from(x) * i32::from(y)
 }
 
-/// The sum of SSIM over one row of windows, `across` of them.
+/// The sum of SSIM over one row of windows, `across` of them, and whether it holds floors.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
-fn windows(columns: &Columns, across: usize, block: &mut Block) -> f64 {
-    let mut total = [0.0_f64; LANES];
+fn windows(columns: &Columns, across: usize, block: &mut Block, most: f64) -> (f64, bool) {
+    let (mut total, mut floors, mut floored) = ([0.0_f64; LANES], 0.0, false);
     let mut at = 0;
     while at < across {
+        let count = BLOCK.min(across - at);
+        let windows = f64::from(u16::try_from(count).unwrap_or(u16::MAX));
+        let loss = loss(columns, at..at + count + REACH);
+        if loss <= most * windows {
+            (floors, floored) = (floors + windows - loss, true);
+            at += count;
+            continue;
+        }
         pairs(&columns.x[at..], &mut block.x);
         pairs(&columns.y[at..], &mut block.y);
         pairs(&columns.squares[at..], &mut block.squares);
@@ -207,7 +271,6 @@ fn windows(columns: &Columns, across: usize, block: &mut Block) -> f64 {
             let (squares, products) = (seven(&block.squares, last.0[i], i), seven(&block.products, last.1[i], i));
             (block.above[i], block.below[i]) = fraction(x, y, squares, products);
         }
-        let count = BLOCK.min(across - at);
         block.above[count..].fill(0.0);
         let (above, more_above) = block.above.split_at(BLOCK / 2);
         let (below, more_below) = block.below.split_at(BLOCK / 2);
@@ -222,7 +285,29 @@ fn windows(columns: &Columns, across: usize, block: &mut Block) -> f64 {
         }
         at += count;
     }
-    total.iter().sum()
+    (total.iter().sum::<f64>() + floors, floored)
+}
+
+/// At most so much is missing from 1 in all windows over these columns together.
+///
+/// With S the sum of the squared differences in a window, X and Y its sums, SSIM = (1 - a)(1 - b) with
+/// a = (X - Y)^2 / (X^2 + Y^2 + LUMINANCE) and b = (49 S - (X - Y)^2) / (variances + CONTRAST), both in 0..=2. So SSIM >= 1 - a - b, and
+/// a + b is a mean, weighted by (X - Y)^2 <= 49 S, of values at most 49 S over the lesser of the two denominators, which are
+/// at least LUMINANCE + (X + Y)^2 / 2 and CONTRAST. A column is in at most seven windows.
+#[inline(always)]
+fn loss(columns: &Columns, range: std::ops::Range<usize>) -> f64 {
+    let (x, y) = (&columns.x[range.clone()], &columns.y[range.clone()]);
+    let (squares, products) = (&columns.squares[range.clone()], &columns.products[range]);
+    let n = x.len();
+    let (y, squares, products) = (&y[..n], &squares[..n], &products[..n]);
+    let (mut differences, mut least) = (0, u16::MAX);
+    for i in 0..n {
+        differences += squares[i] - 2 * products[i];
+        least = least.min(x[i] + y[i]);
+    }
+    let least = f64::from(SIDE_U16 * least);
+    let denominator = f64::from(CONTRAST).min(f64::from(LUMINANCE) + least * least / 2.0);
+    f64::from(differences) * f64::from(SIDE_U16) * f64::from(WINDOW) / denominator
 }
 
 /// Sums of two entries, three apart.
