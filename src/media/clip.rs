@@ -18,8 +18,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use self::packets::Packets;
-use super::child::{self, Caps, FORMATS, INPUT};
-use super::decode::milliseconds;
+use super::child::{self, Caps};
+use super::decode::{self, milliseconds};
 use super::probe::{self, Plan};
 use super::{Kind, Limits, MediaError, Settings};
 
@@ -205,12 +205,9 @@ impl Source<'_> {
         self.length(&packets, &plan)
     }
 
+    /// As every decoder's: a clip is read under the same bounds, whatever becomes of it.
     fn opening(&self) -> Vec<OsString> {
-        let pixels = self.limits.max_pixels.min(i32::MAX.unsigned_abs().into());
-        words(&format!(
-            "-nostdin -hide_banner -nostats -v error -max_error_rate 0.1 -filter_threads 1 -filter_complex_threads 1 \
-             -protocol_whitelist file -format_whitelist {FORMATS} -threads 1 -max_pixels {pixels} -i {INPUT}"
-        ))
+        decode::words(&decode::input_arguments(self.limits))
     }
 
     fn cut(&self, shape: &Shape) -> Vec<OsString> {

@@ -1,6 +1,7 @@
 //! Clips as a whole: what is made of a source, and how it reaches a provider.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -31,9 +32,27 @@ impl Bench {
     }
 
     fn wanting(wants: Wants, settings: Settings) -> Self {
+        Self::within(Limits::default(), wants, settings)
+    }
+
+    fn within(limits: Limits, wants: Wants, settings: Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let library = Library::new(dir.path().join("cache"), settings.clone(), wants, Limits::default());
+        let library = Library::new(dir.path().join("cache"), settings.clone(), wants, limits);
         Self { dir, settings, library }
+    }
+
+    /// Like [`Bench::new`] without limits of size or length, and with this script in place of ffmpeg; `LOG` in it is a
+    /// file's path, which comes back too.
+    fn scripted(script: &str) -> (Self, PathBuf) {
+        let mut bench = Self::new(0, 0);
+        let log = bench.dir.path().join("starts");
+        let program = bench.dir.path().join("decoder.sh");
+        let script = script.replace("LOG", &format!("'{}'", log.display()));
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let limits = Limits { ffmpeg: program, ..Limits::default() };
+        bench.library = Library::new(bench.dir.path().join("cache"), bench.settings.clone(), CLIP_ALONE, limits);
+        (bench, log)
     }
 
     /// The library of the next process.
@@ -199,6 +218,80 @@ async fn a_broken_clip_is_refused_before_it_is_handed_to_anybody() {
     assert_eq!(bench.prepare(&path, Kind::Video).await.unwrap_err().kind, MediaErrorKind::Invalid);
     let wav = kept(Content::AudioOnly, 1, 1).await;
     assert_eq!(bench.prepare(&wav, Kind::Video).await.unwrap_err().kind, MediaErrorKind::Invalid);
+}
+
+/// The first half of a file.
+fn half(path: &Path) -> PathBuf {
+    let bytes = std::fs::read(path).unwrap();
+    let half = path.with_file_name(format!("half-{}", path.file_name().unwrap().to_str().unwrap()));
+    std::fs::write(&half, &bytes[..bytes.len() / 2]).unwrap();
+    half
+}
+
+#[tokio::test]
+async fn a_clip_that_is_cut_off_is_refused_before_anybody_is_shown_it() {
+    let bench = Bench::new(0, 0);
+    let source = kept(Content::Full, 6, 6).await;
+    let source = source.to_str().unwrap();
+    let copy = ["-i", source, "-c", "copy"];
+    let mpeg4 = ["-i", source, "-c:v", "mpeg4", "-c:a", "mp3"];
+    for (name, args) in [
+        ("front.mp4", [&copy[..], &["-movflags", "+faststart"]].concat()),
+        ("parts.mp4", [&copy[..], &["-movflags", "+frag_keyframe+empty_moov"]].concat()),
+        ("a.mov", [&copy[..], &["-movflags", "+faststart"]].concat()),
+        ("a.mkv", copy.to_vec()),
+        ("a.flv", copy.to_vec()),
+        ("a.avi", mpeg4.to_vec()),
+        ("a.webm", vec!["-i", source, "-c:v", "libvpx", "-c:a", "libvorbis"]),
+    ] {
+        let path = bench.file(name, &args);
+        assert!(bench.clip(&path, Kind::Video).await.duration_ms >= 5900, "{name}");
+        let error = bench.prepare(&half(&path), Kind::Video).await.expect_err(name);
+        assert_eq!(error.kind, MediaErrorKind::Invalid, "{name}: {error}");
+        assert!(error.message.contains("is cut off or damaged"), "{name}: {error}");
+        println!("{error}");
+    }
+    // A picture that ends before the sound is whole where the file says so.
+    let short = bench.file("short.mp4", &[&copy[..], &["-t", "2", "-an"]].concat());
+    let uneven = ["-i", short.to_str().unwrap(), "-i", source, "-map", "0:v", "-map", "1:a", "-c", "copy"];
+    let uneven = bench.file("uneven.mp4", &[&uneven[..], &["-movflags", "+faststart"]].concat());
+    bench.prepare(&uneven, Kind::Video).await.expect("a short picture");
+    // A transport stream states no length: half of one is a shorter one.
+    let stream = half(&bench.file("a.ts", &copy));
+    assert!((2000..4500).contains(&bench.clip(&stream, Kind::Video).await.duration_ms));
+}
+
+#[tokio::test]
+async fn a_clip_is_read_under_the_bounds_of_every_decoder() {
+    let (bench, log) = Bench::scripted("echo \"$*\" >> LOG; exec ffmpeg \"$@\"");
+    let source = kept(Content::Full, 7, 2).await;
+    let path = bench.file("a.mkv", &["-i", source.to_str().unwrap(), "-c:v", "wmv2", "-c:a", "wmav2"]);
+    bench.clip(&path, Kind::Video).await;
+    let starts = std::fs::read_to_string(log).unwrap();
+    assert!(starts.lines().count() >= 3, "{starts}");
+    for start in starts.lines() {
+        for bound in ["-codec_whitelist h264,", "-format_whitelist mov,", "-max_streams 256 ", "-max_pixels "] {
+            assert!(start.contains(bound), "{bound}: {start}");
+        }
+    }
+    let few = Limits { max_frames_decoded: 40, ..Limits::default() };
+    let bench = Bench::within(few, CLIP_ALONE, Settings { clip_mib: 0, clip_seconds: 0, ..Settings::default() });
+    let error = bench.prepare(&source, Kind::Video).await.unwrap_err();
+    assert_eq!(error.kind, MediaErrorKind::Invalid, "{error}");
+    assert!(error.message.contains("has more than 40 frames (max_frames_decoded)"), "{error}");
+}
+
+#[tokio::test]
+async fn a_decoder_killed_once_while_a_clip_is_made_starts_again_and_one_killed_twice_is_its_items_fault() {
+    let times = |most: u32| format!("echo x >> LOG; [ $(wc -l < LOG) -gt {most} ] || kill -9 $$; exec ffmpeg \"$@\"");
+    let source = kept(Content::Full, 8, 2).await;
+    let (bench, _) = Bench::scripted(&times(1));
+    assert_eq!(bench.clip(&source, Kind::Video).await.mime, "video/mp4");
+    let (bench, log) = Bench::scripted(&times(2));
+    let error = bench.prepare(&source, Kind::Video).await.unwrap_err();
+    assert_eq!(error.kind, MediaErrorKind::Killed, "{error}");
+    bench.prepare(&source, Kind::Video).await.unwrap_err();
+    assert_eq!(std::fs::read_to_string(log).unwrap().lines().count(), 2, "it is known by then");
 }
 
 /// The default recipe with both roles that look shown `media`, and other changes.
