@@ -3,6 +3,7 @@
 //! Locks are held only for map operations. A broken content is remembered too, so that a thousand questions on one broken
 //! clip decode it once; a fault of this machine is not, as it may pass.
 
+mod attempts;
 mod clips;
 mod decoded;
 

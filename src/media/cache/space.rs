@@ -138,11 +138,12 @@ impl Space {
     }
 
     /// The error of a child process that met a full disk twice, with what there is to do.
-    pub(crate) fn told(&self, error: MediaError) -> MediaError {
+    pub(crate) fn told(&self, error: MediaError, needed: u64) -> MediaError {
         let (place, free) = (self.root.display(), self.free());
         let MediaError { kind, message } = error;
         let message = format!(
-            "{message}; the media cache {place} has {free} bytes free: free some space there, or lower media.cache_gib"
+            "{message}; the media cache {place} has no room: up to {needed} bytes are needed and {free} are free; free some \
+             space there, or lower media.cache_gib"
         );
         MediaError { kind, message }
     }

@@ -67,15 +67,15 @@ impl Inner {
         let work = blocking(move || inner.cache.space().with_room(0, || here.work())).await?;
         self.counts.clips.fetch_add(1, Ordering::Relaxed);
         let silent = key.1 == Kind::Silent;
-        let (shape, made) = clip::make(clip::Source {
+        let from = clip::Source {
             file: &source.file,
             bytes: source.identity.bytes,
             silent,
             dir: &work,
             settings: &self.settings,
             limits: &self.limits,
-        })
-        .await?;
+        };
+        let (shape, made) = self.attempts(|| clip::make(from)).await?;
         let (inner, sha256) = (self.clone(), key.0.clone());
         blocking(move || {
             source::unchanged(&source.file, &source.identity)?;

@@ -51,21 +51,8 @@ impl Inner {
         let _slot = acquire(&self.slots).await?;
         let (inner, here) = (self.clone(), making.clone());
         let work = blocking(move || inner.cache.space().with_room(0, || here.work())).await?;
-        let (plan, decoded) = match self.read(&source.file, &work, key.1).await {
-            // Once may be bad luck.
-            Err(error) if error.kind == MediaErrorKind::Killed => self.read(&source.file, &work, key.1).await?,
-            Err(error) if is_full(&error) => {
-                let (inner, bytes) = (self.clone(), self.limits.max_output_bytes());
-                blocking(move || {
-                    inner.cache.space().make_room(bytes);
-                    Ok(())
-                })
-                .await?;
-                let again = self.read(&source.file, &work, key.1).await;
-                again.map_err(|error| self.cache.space().told(error))?
-            }
-            read => read?,
-        };
+        let (file, dir) = (&*source.file, &*work);
+        let (plan, decoded) = self.attempts(|| self.read(file, dir, key.1)).await?;
         let (inner, (sha256, kind)) = (self.clone(), key.clone());
         blocking(move || {
             source::unchanged(&source.file, &source.identity)?;
@@ -88,10 +75,4 @@ impl Inner {
         lock(&self.memory).insert(key, &prepared);
         prepared
     }
-}
-
-/// Whether a child process met a full disk.
-fn is_full(error: &MediaError) -> bool {
-    let words = ["No space left on device", "Disk quota exceeded"];
-    error.kind == MediaErrorKind::Worker && words.iter().any(|words| error.message.contains(words))
 }
