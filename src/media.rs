@@ -199,6 +199,8 @@ pub struct Clip {
     pub(crate) url: Option<Arc<str>>,
     pub(crate) file: Arc<std::fs::File>,
     pub(crate) identity: source::Identity,
+    /// Keeps a file of the cache there for as long as anybody has this.
+    pub(crate) _lease: Option<Arc<cache::Lease>>,
 }
 
 impl Clip {
@@ -253,5 +255,6 @@ pub(crate) fn clip_of_file(path: &std::path::Path) -> Clip {
         url: None,
         file: Arc::new(file),
         identity,
+        _lease: None,
     }
 }

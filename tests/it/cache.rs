@@ -220,6 +220,53 @@ fn a_source_in_use_stays_while_others_need_its_room() {
     running.wait().expect(0);
 }
 
+/// Files of a folder that this process has open and that have no name any more.
+fn nameless(dir: &Path) -> Vec<PathBuf> {
+    let open = entries(Path::new("/proc/self/fd")).into_iter().filter_map(|fd| fs::read_link(fd).ok());
+    open.filter(|file| file.starts_with(dir) && file.to_string_lossy().ends_with(" (deleted)")).collect()
+}
+
+#[tokio::test]
+async fn a_made_clip_in_use_stays_and_one_that_nobody_uses_is_held_by_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    // In a container of which an mp4 is made.
+    let sources: Vec<PathBuf> = (0..6_u64)
+        .map(|seed| {
+            let (from, to) =
+                (clips::kept(Style::small(Content::Full, seed), 1), dir.path().join(format!("{seed}.mkv")));
+            let copy = ["-nostdin", "-v", "error", "-i", from.to_str().unwrap(), "-c", "copy", to.to_str().unwrap()];
+            assert!(Command::new("ffmpeg").args(copy).status().unwrap().success());
+            to
+        })
+        .collect();
+    let largest = sources.iter().map(|source| source.metadata().unwrap().len()).max().unwrap();
+    let limits = Limits { cache_bytes: 3 * largest + 40_000, keep_free_bytes: 0, ..Limits::default() };
+    let wants = Wants { frames: false, sound: false, clip: true };
+    let settings = Settings { clip_mib: 0, clip_seconds: 0, ..Settings::default() };
+    let library = Library::new(cache.clone(), settings, wants, limits);
+    let prepare = |n: usize| library.prepare(sources[n].to_str().unwrap(), Kind::Video);
+
+    let held = prepare(0).await.unwrap();
+    let entry = entries(&cache.join("prepared")).remove(0);
+    for n in 1..6 {
+        prepare(n).await.unwrap();
+        assert!(entry.join("clip.mp4").exists(), "in use, after {n} others");
+    }
+    assert!(entries(&cache.join("prepared")).len() < 6, "some of them had to go");
+    assert_eq!(nameless(&cache), Vec::<PathBuf>::new());
+    // It is still the one that is shared.
+    assert_eq!(prepare(0).await.unwrap().clip, held.clip);
+    assert_eq!(library.stats().clips, 6);
+
+    drop(held);
+    for n in 1..6 {
+        prepare(n).await.unwrap();
+    }
+    assert!(!entry.exists(), "nobody uses it any more");
+    assert_eq!(nameless(&cache), Vec::<PathBuf>::new());
+}
+
 #[tokio::test]
 async fn a_source_that_no_cache_can_hold_is_named_with_its_limit() {
     let server = Https::start(|asked| Reply::file(asked, &vec![7; 3 << 20], "\"a\""));

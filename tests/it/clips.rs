@@ -275,11 +275,11 @@ async fn a_clip_is_read_under_the_bounds_of_every_decoder() {
     let starts: Vec<PathBuf> =
         std::fs::read_dir(log).unwrap().map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap()).collect();
     assert!(starts.len() >= 3 && starts.iter().all(|start| start == Path::new("bound")), "{starts:?}");
-    let few = Limits { max_frames_decoded: 40, ..Limits::default() };
+    let few = Limits { max_frames_decoded: 10, ..Limits::default() };
     let bench = Bench::within(few, CLIP_ALONE, Settings { clip_mib: 0, clip_seconds: 0, ..Settings::default() });
     let error = bench.prepare(&source, Kind::Video).await.unwrap_err();
     assert_eq!(error.kind, MediaErrorKind::Invalid, "{error}");
-    assert!(error.message.contains("has more than 40 frames (max_frames_decoded)"), "{error}");
+    assert!(error.message.contains("has more than 10 frames (max_frames_decoded)"), "{error}");
 }
 
 #[tokio::test]
