@@ -206,10 +206,10 @@ impl Inner {
         lock(&self.failures).get(key).map(Err)
     }
 
-    /// How long another process may take to make one entry.
+    /// How long another process may take to make one entry: its queue is no part of it, nor is a download. A clip takes the
+    /// most children, four one after the other (read, copied, encoded twice), and begins once more after a kill.
     fn patience(&self) -> Duration {
-        let decodes = self.limits.probe_timeout() + self.limits.prepare_timeout();
-        decodes * 2 + self.remote.as_ref().map_or(Duration::ZERO, |remote| remote.patience())
+        (self.limits.probe_timeout() + self.limits.prepare_timeout()) * 8
     }
 
     /// The content, open. What was fetched by another process is checked before it is trusted.
@@ -239,7 +239,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn acquire(slots: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, MediaError> {
+pub(crate) async fn acquire(slots: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, MediaError> {
     slots.acquire().await.map_err(|_| MediaError::worker("the media library is closed"))
 }
 

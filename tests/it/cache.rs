@@ -91,6 +91,45 @@ fn two_processes_that_want_one_clip_make_it_ready_once() {
     assert_eq!((made, entries(&work.path("cache/making")).len()), (1, 0));
 }
 
+#[tokio::test]
+async fn what_waits_for_a_decoder_is_made_by_a_process_that_has_one_free() {
+    let work = Workdir::with_clips(2);
+    let cache = work.path("cache");
+    let few = Limits { decoders: 1, ..Limits::default() };
+    let busy = library(&cache, Limits { ffmpeg: waiting_ffmpeg(&work).into(), ..few.clone() }, Store::default());
+    // Were it to wait for what the busy one has in its queue, it would soon give up.
+    let free = Limits { probe_timeout_seconds: 5, prepare_timeout_seconds: 5, ..few };
+    let free = library(&cache, free, Store::default());
+    let mut calls = tokio::task::JoinSet::new();
+    let mut start = |library: &Library, n: u32| {
+        let (library, clip) = (library.clone(), work.path(&format!("clips/{n}.mp4")));
+        calls.spawn(async move { library.prepare(clip.to_str().unwrap(), Kind::Video).await });
+    };
+    let soon = || tokio::time::sleep(std::time::Duration::from_millis(2));
+    start(&busy, 0);
+    while !entries(&cache.join("making")).iter().any(|making| making.join("work").exists()) {
+        soon().await;
+    }
+    start(&busy, 1);
+    start(&free, 0);
+    while (busy.stats().hashed, free.stats().hashed) != (2, 1) {
+        soon().await;
+    }
+    // Both have come as far as they can: one into its queue, one to where it waits for the other process.
+    for _ in 0..50 {
+        soon().await;
+    }
+    assert_eq!(entries(&cache.join("making")).len(), 1, "what has no decoder is not locked");
+    let queued = work.path("clips/1.mp4");
+    let made = free.prepare(queued.to_str().unwrap(), Kind::Video).await;
+    made.expect("who waits for another process keeps no decoder from its own");
+    work.write("gate", "");
+    while let Some(ended) = calls.join_next().await {
+        ended.unwrap().unwrap();
+    }
+    assert_eq!((busy.stats().decodes, free.stats().decodes), (1, 1));
+}
+
 #[test]
 fn a_process_killed_while_it_makes_an_entry_lets_the_one_that_waits_make_it() {
     let (sim, work) = (Sim::plain(), Workdir::with_clips(1));

@@ -86,6 +86,11 @@ impl Space {
         self.with_room(BLOCK * 4, || Making::begin(&self.making(), name))
     }
 
+    /// Whether somebody is making the entry `name`. Blocking.
+    pub(crate) fn is_begun(&self, name: &str) -> bool {
+        making::is_held(&self.making().join(name))
+    }
+
     /// Sets so many bytes aside for an entry, in place of what was set aside for it before, and removes what was used longest
     /// ago if it has to; false if what is in use leaves no room. Blocking.
     pub(crate) fn reserve(&self, making: &Making, bytes: u64) -> Result<bool, MediaError> {

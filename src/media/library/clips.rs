@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use super::super::cache::{Making, Turn};
 use super::super::clip::{self, kept};
 use super::super::{Clip, Kind, MediaError, MediaErrorKind, source};
-use super::{Inner, Key, Source, acquire, blocking, lock};
+use super::{Inner, Key, Source, blocking, lock};
 
 impl Inner {
     /// The clip as a whole, and the source's length in milliseconds.
@@ -55,9 +55,9 @@ impl Inner {
         let (inner, sha256) = (self.clone(), key.0.clone());
         let look = move || kept::load(&inner.cache, &sha256, silent, &inner.settings, &inner.known);
         let name = kept::name(&key.0, silent, &self.settings);
-        let kept = match self.cache.space().turn(&name, self.patience(), look).await? {
+        let kept = match self.cache.space().turn(&name, &self.slots, self.patience(), look).await? {
             Turn::Done(kept) => Ok(kept),
-            Turn::Mine(making) => self.clone().new_clip(&key, source, making).await,
+            Turn::Mine(making, _slot) => self.clone().new_clip(&key, source, making).await,
         };
         kept.inspect(|kept| lock(&self.clips).insert(key.clone(), kept.known())).inspect_err(|error| {
             if matches!(error.kind, MediaErrorKind::Invalid | MediaErrorKind::Killed) {
@@ -67,7 +67,6 @@ impl Inner {
     }
 
     async fn new_clip(self: Arc<Self>, key: &Key, source: Source, making: Making) -> Result<kept::Kept, MediaError> {
-        let _slot = acquire(&self.slots).await?;
         let making = Arc::new(making);
         let (inner, here) = (self.clone(), making.clone());
         let work = blocking(move || inner.cache.space().with_room(0, || here.work())).await?;

@@ -11,7 +11,7 @@ use super::super::cache::{Making, Turn};
 use super::super::decode::Decoded;
 use super::super::probe::Plan;
 use super::super::{Kind, MediaError, MediaErrorKind, Prepared, decode, probe, source};
-use super::{From, Inner, Key, Outcome, Source, acquire, blocking, lock};
+use super::{From, Inner, Key, Outcome, Source, blocking, lock};
 
 impl Inner {
     /// Frames and sound.
@@ -31,14 +31,16 @@ impl Inner {
         let (inner, (sha256, kind)) = (self.clone(), key.clone());
         let look = move || inner.cache.load(&sha256, kind);
         let name = self.cache.name(&key.0, kind);
-        let making = match self.cache.space().turn(&name, self.patience(), look).await? {
-            Turn::Done(prepared) => {
-                self.counts.disk_hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(self.keep(key, prepared));
-            }
-            Turn::Mine(making) => Arc::new(making),
-        };
+        let space = self.cache.space();
+        if let Some(prepared) = space.settled(&name, self.patience(), look.clone()).await? {
+            return Ok(self.found(key, prepared));
+        }
+        // What has to be fetched is fetched before there is a slot or a lock: a server is waited for by nobody else.
         let source = self.open(&key.0, from).await?;
+        let (making, _slot) = match space.turn(&name, &self.slots, self.patience(), look).await? {
+            Turn::Done(prepared) => return Ok(self.found(key, prepared)),
+            Turn::Mine(making, slot) => (Arc::new(making), slot),
+        };
         let made = self.clone().decode(&key, source, making).await;
         made.map(|prepared| self.keep(key.clone(), prepared)).inspect_err(|error| {
             if matches!(error.kind, MediaErrorKind::Invalid | MediaErrorKind::Killed) {
@@ -48,7 +50,6 @@ impl Inner {
     }
 
     async fn decode(self: Arc<Self>, key: &Key, source: Source, making: Arc<Making>) -> Result<Prepared, MediaError> {
-        let _slot = acquire(&self.slots).await?;
         let (inner, here) = (self.clone(), making.clone());
         let work = blocking(move || inner.cache.space().with_room(0, || here.work())).await?;
         let (file, dir) = (&*source.file, &*work);
@@ -68,6 +69,12 @@ impl Inner {
         self.counts.decodes.fetch_add(u64::from(self.wants.frames || self.wants.sound), Ordering::Relaxed);
         let decoded = decode::run(input()?, dir, &plan, &self.settings, self.wants, &self.limits).await?;
         Ok((plan, decoded))
+    }
+
+    /// What was on disk.
+    fn found(&self, key: Key, prepared: Prepared) -> Arc<Prepared> {
+        self.counts.disk_hits.fetch_add(1, Ordering::Relaxed);
+        self.keep(key, prepared)
     }
 
     fn keep(&self, key: Key, prepared: Prepared) -> Arc<Prepared> {

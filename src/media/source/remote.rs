@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::answer::{Body, Got};
@@ -154,9 +154,11 @@ impl Remote {
                 || want == Want::Digest || Lease::of(&remote.space.place(Area::Sources, &known.sha256)).is_some();
             (known.checked_ms >= began && here()).then_some(known)
         };
-        let sha256 = match self.space.turn(&format!("url-{key}"), self.store.total, look).await? {
+        // Another process has its lock for a download alone, and then for what it takes to keep it.
+        let patience = self.store.total + self.store.idle;
+        let sha256 = match self.space.turn(&format!("url-{key}"), &self.slots, patience, look).await? {
             Turn::Done(known) => known.sha256.into(),
-            Turn::Mine(making) => self.ask(&url, &key, want, making, deadline).await?,
+            Turn::Mine(making, slot) => self.ask(&url, &key, want, making, (slot, deadline)).await?,
         };
         lock(&self.fresh).insert(key, (Arc::clone(&sha256), Instant::now()));
         Ok(sha256)
@@ -168,9 +170,8 @@ impl Remote {
         key: &str,
         want: Want,
         making: Making,
-        deadline: Instant,
+        (slot, deadline): (SemaphorePermit<'_>, Instant),
     ) -> Result<Arc<str>, MediaError> {
-        let slot = self.slots.acquire().await.map_err(|_| MediaError::worker("the media library is closed"))?;
         let (remote, of) = (self.clone(), key.to_owned());
         let known = blocking(move || Ok(remote.index.read(&of))).await?.filter(|_| want == Want::Digest);
         let etag = known.as_ref().and_then(|known| known.etag.clone());
@@ -228,11 +229,6 @@ impl Remote {
         note_use(&dir);
         let verified = lock(&self.hashed).get(sha256).is_some_and(|known| known == identity);
         Some(Fetched { file, identity, verified, lease })
-    }
-
-    /// How long one fetch may take.
-    pub(crate) fn patience(&self) -> Duration {
-        self.store.total
     }
 
     /// What it did so far; nothing of decoding.
