@@ -469,6 +469,24 @@ async fn downloads_at_once_are_bounded() {
 }
 
 #[tokio::test]
+async fn a_download_has_its_whole_time_once_its_turn_has_come() {
+    let (content, total) = (clip(1), Duration::from_secs(3));
+    let bench = Bench::with(
+        |store| Store { downloads: 1, total, first_byte: total, ..store },
+        move |asked| {
+            std::thread::sleep(total / 3);
+            Reply::file(asked, &content, "\"a\"")
+        },
+    );
+    // One after the other they take twice as long.
+    let paths: Vec<String> = (0..6).map(|n| format!("/{n}")).collect();
+    for result in join_all(paths.iter().map(|path| bench.prepare(path))).await {
+        result.unwrap();
+    }
+    assert_eq!((bench.stats().downloads, bench.server.asked().len()), (6, 6));
+}
+
+#[tokio::test]
 async fn a_download_nobody_waits_for_leaves_nothing() {
     let (begun, content) = (Arc::new(AtomicUsize::new(0)), clip(1));
     let seen = Arc::clone(&begun);

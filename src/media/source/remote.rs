@@ -145,7 +145,7 @@ impl Remote {
 
     async fn fetch(self: Arc<Self>, url: WebUrl, key: String, want: Want) -> Result<Arc<str>, MediaError> {
         self.swept.call_once(|| self.index.sweep());
-        let (began, deadline) = (now_ms(), Instant::now() + self.store.total);
+        let began = now_ms();
         let (remote, of) = (self.clone(), key.clone());
         // Another process may have asked while this one waited for its turn.
         let look = move || {
@@ -158,7 +158,7 @@ impl Remote {
         let patience = self.store.total + self.store.idle;
         let sha256 = match self.space.turn(&format!("url-{key}"), &self.slots, patience, look).await? {
             Turn::Done(known) => known.sha256.into(),
-            Turn::Mine(making, slot) => self.ask(&url, &key, want, making, (slot, deadline)).await?,
+            Turn::Mine(making, slot) => self.ask(&url, &key, want, making, slot).await?,
         };
         lock(&self.fresh).insert(key, (Arc::clone(&sha256), Instant::now()));
         Ok(sha256)
@@ -170,8 +170,10 @@ impl Remote {
         key: &str,
         want: Want,
         making: Making,
-        (slot, deadline): (SemaphorePermit<'_>, Instant),
+        slot: SemaphorePermit<'_>,
     ) -> Result<Arc<str>, MediaError> {
+        // The queue for a slot is over: it is no part of the download's time.
+        let deadline = Instant::now() + self.store.total;
         let (remote, of) = (self.clone(), key.to_owned());
         let known = blocking(move || Ok(remote.index.read(&of))).await?.filter(|_| want == Want::Digest);
         let etag = known.as_ref().and_then(|known| known.etag.clone());
