@@ -3,7 +3,6 @@
 //! A URL's content is known by a strong entity tag: another process asks with `If-None-Match`, and an answer of 304 costs no
 //! download, even when only the prepared entry is left. Within one process a URL is asked again after [`FRESH`].
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use super::answer::{Body, Got};
+use super::answer::{Body, Down, Got};
 use super::download;
 use super::index::{Index, Known, now_ms};
+use super::outage::Outages;
 use super::pins::Lines;
 use super::web::WebUrl;
 use super::{Allowed, Identity, Roots, Store};
@@ -26,11 +26,10 @@ use crate::media::library::blocking;
 use crate::media::once::{Once, Recent};
 use crate::media::stats::Stats;
 use crate::media::{MediaError, MediaErrorKind};
+use crate::retry;
 
 /// A URL is asked for changes no more often.
 const FRESH: Duration = Duration::from_mins(10);
-/// A host that failed a whole fetch gets one attempt per source for so long.
-const FAILING: Duration = Duration::from_mins(1);
 const REMEMBERED: usize = 100_000;
 /// The content of an entry, beside its manifest.
 pub(super) const DATA: &str = "data";
@@ -49,7 +48,7 @@ pub(crate) struct Remote {
     /// What this process has hashed itself.
     hashed: Mutex<Recent<Arc<str>, Identity>>,
     flights: Once<(String, Want), Result<Arc<str>, MediaError>>,
-    failing: Mutex<HashMap<String, Instant>>,
+    pub(super) outages: Outages,
     pub(crate) counts: Counts,
 }
 
@@ -100,7 +99,7 @@ impl Remote {
             fresh: Mutex::new(Recent::new(REMEMBERED)),
             hashed: Mutex::new(Recent::new(REMEMBERED)),
             flights: Once::new(),
-            failing: Mutex::default(),
+            outages: Outages::new(store.outage, store.policy.max),
             counts: Counts::default(),
             store,
         })
@@ -146,7 +145,31 @@ impl Remote {
     async fn fetch(self: Arc<Self>, url: WebUrl, key: String, want: Want) -> Result<Arc<str>, MediaError> {
         self.swept.call_once(|| self.index.sweep());
         let began = now_ms();
-        let (remote, of) = (self.clone(), key.clone());
+        loop {
+            let Down { message, hint } = match self.once(&url, &key, want, began).await? {
+                Ok(sha256) => {
+                    lock(&self.fresh).insert(key, (Arc::clone(&sha256), Instant::now()));
+                    return Ok(sha256);
+                }
+                Err(down) => down,
+            };
+            let Some(pause) = self.outages.pause(&url.place(), hint, retry::jitter(), Instant::now()) else {
+                return Err(unavailable(&url, &message));
+            };
+            tracing::debug!(?url, ?pause, reason = %message, "a source waits for its server");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One fetch since `began`, by whoever's turn it is.
+    async fn once(
+        self: &Arc<Self>,
+        url: &WebUrl,
+        key: &str,
+        want: Want,
+        began: u64,
+    ) -> Result<Result<Arc<str>, Down>, MediaError> {
+        let (remote, of) = (self.clone(), key.to_owned());
         // Another process may have asked while this one waited for its turn.
         let look = move || {
             let known = remote.index.read(&of)?;
@@ -156,12 +179,10 @@ impl Remote {
         };
         // Another process has its lock for a download alone, and then for what it takes to keep it.
         let patience = self.store.total + self.store.idle;
-        let sha256 = match self.space.turn(&format!("url-{key}"), &self.slots, patience, look).await? {
-            Turn::Done(known) => known.sha256.into(),
-            Turn::Mine(making, slot) => self.ask(&url, &key, want, making, slot).await?,
-        };
-        lock(&self.fresh).insert(key, (Arc::clone(&sha256), Instant::now()));
-        Ok(sha256)
+        match self.space.turn(&format!("url-{key}"), &self.slots, patience, look).await? {
+            Turn::Done(known) => Ok(Ok(known.sha256.into())),
+            Turn::Mine(making, slot) => self.ask(url, key, want, making, slot).await,
+        }
     }
 
     async fn ask(
@@ -171,7 +192,7 @@ impl Remote {
         want: Want,
         making: Making,
         slot: SemaphorePermit<'_>,
-    ) -> Result<Arc<str>, MediaError> {
+    ) -> Result<Result<Arc<str>, Down>, MediaError> {
         // The queue for a slot is over: it is no part of the download's time.
         let deadline = Instant::now() + self.store.total;
         let (remote, of) = (self.clone(), key.to_owned());
@@ -187,15 +208,16 @@ impl Remote {
                 blocking(move || {
                     let known = Known { checked_ms: now_ms(), ..known };
                     remote.index.write(&key, &known);
-                    Ok(known.sha256.into())
+                    Ok(Ok(known.sha256.into()))
                 })
                 .await
             }
             (Got::Unchanged, None) => Err(MediaError::worker("an answer of 304 to a request without a tag")),
             (Got::Body(body), _) => {
                 self.counts.downloads.fetch_add(1, Ordering::Relaxed);
-                blocking(move || remote.keep(&key, &making, body)).await
+                blocking(move || remote.keep(&key, &making, body).map(Ok)).await
             }
+            (Got::Down(down), _) => Ok(Err(down)),
         }
     }
 
@@ -247,21 +269,11 @@ impl Remote {
     pub(super) async fn line(&self, url: &WebUrl) -> Result<Result<&reqwest::Client, String>, MediaError> {
         self.lines.judged(url, &self.store).await
     }
+}
 
-    /// Whether this host has just failed a whole fetch.
-    pub(super) fn is_failing(&self, url: &WebUrl) -> bool {
-        lock(&self.failing).get(&url.place()).is_some_and(|at| at.elapsed() < FAILING)
-    }
-
-    pub(super) fn note(&self, url: &WebUrl, failed: bool) {
-        let mut failing = lock(&self.failing);
-        if failed {
-            failing.retain(|_, at| at.elapsed() < FAILING);
-            failing.insert(url.place(), Instant::now());
-        } else {
-            failing.remove(&url.place());
-        }
-    }
+/// A source that cannot be had for now.
+pub(super) fn unavailable(url: &WebUrl, message: &str) -> MediaError {
+    MediaError::new(MediaErrorKind::Unavailable, format!("cannot be fetched from {}: {message}", url.place()))
 }
 
 /// A URL of which no prefix is allowed.
