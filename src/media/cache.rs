@@ -9,6 +9,7 @@
 
 mod making;
 mod space;
+mod trouble;
 mod turn;
 
 use std::fs::{self, File};
@@ -22,7 +23,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::making::{Lease, Making};
-pub(crate) use self::space::{Area, Space, failed, on_disk, size_of};
+pub(crate) use self::space::{Area, Space, on_disk, size_of};
+pub(crate) use self::trouble::failed;
 pub(crate) use self::turn::Turn;
 use super::decode::{Decoded, DecodedFrame, milliseconds};
 use super::{Frame, Kind, MediaError, PREPARATION_VERSION, Prepared, Settings, Sound, Wants};
@@ -148,9 +150,7 @@ impl Cache {
             self.write(&dir, sha256, bytes, duration, decoded)?;
             Ok(dir)
         })?;
-        let prepared = self.read(&dir, sha256).ok_or_else(|| {
-            MediaError::worker("the media cache gives back other bytes than were written; check the disk")
-        })?;
+        let prepared = self.read(&dir, sha256).ok_or_else(|| self.space.damaged())?;
         let size = size_of(&dir);
         if self.space.reserve(making, size)? {
             let place = self.space.place(Area::Prepared, &self.name(sha256, kind));

@@ -15,6 +15,7 @@ mod packets;
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use self::packets::Packets;
@@ -199,7 +200,7 @@ impl Source<'_> {
 
     /// The length of a file made here.
     async fn made_length(&self, made: &Path) -> Result<u64, MediaError> {
-        let open = || File::open(made).map_err(|error| MediaError::worker(format!("cannot read a clip: {error}")));
+        let open = || File::open(made).map_err(|error| unread(made, &error));
         let plan = probe::run(open()?, self.dir, Kind::Video, self.limits).await?;
         let (packets, _) = self.packets(open()?, &plan).await?;
         self.length(&packets, &plan)
@@ -284,9 +285,12 @@ fn words(text: &str) -> Vec<OsString> {
     text.split_ascii_whitespace().map(OsString::from).collect()
 }
 
-fn size(path: &Path) -> Result<u64, MediaError> {
-    let found = std::fs::metadata(path).map_err(|error| MediaError::worker(format!("cannot read a clip: {error}")))?;
-    Ok(found.len())
+fn size(made: &Path) -> Result<u64, MediaError> {
+    std::fs::metadata(made).map(|found| found.len()).map_err(|error| unread(made, &error))
+}
+
+fn unread(made: &Path, error: &io::Error) -> MediaError {
+    MediaError::worker(format!("cannot read {}, which was just made: {error}", made.display()))
 }
 
 #[cfg(test)]

@@ -231,7 +231,7 @@ impl Inner {
             })
             .await?;
         }
-        Err(MediaError::worker("the media cache gives back other bytes than were written; check the disk"))
+        Err(self.cache.space().damaged())
     }
 }
 

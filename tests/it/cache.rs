@@ -410,3 +410,24 @@ fn a_full_disk_is_named_with_what_is_needed_and_blames_no_item() {
     assert_eq!(output.json()["failed_by_kind"]["invalid_media"], 1, "it is no clip, after all");
     assert!(entries(&cache.join("making")).is_empty());
 }
+
+#[test]
+fn a_cache_directory_that_cannot_be_written_to_ends_with_64_and_names_itself_and_its_setting() {
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    // Nobody can make a directory in a file, whoever runs this.
+    let cache = work.write("cache", "no directory");
+    let server = Https::start(|asked| Reply::file(asked, b"content", "\"a\""));
+    for (out, source) in [("local", "clips/0.mp4".to_owned()), ("remote", server.url("/a"))] {
+        let file = items(&work, "items.jsonl", &[source]);
+        let output = run(&work, &sim, &file, out, &server.config()).run().expect(64);
+        let said = output.json()["stopped"].as_str().unwrap().to_owned();
+        for words in [cache.to_str().unwrap(), "cannot be written to", "set media.cache_dir"] {
+            assert!(said.contains(words), "{said}");
+        }
+        assert!(super::support::records(&work.path(out)).is_empty(), "nobody is blamed");
+    }
+    assert_eq!(sim.received(), 0);
+    fs::remove_file(cache).unwrap();
+    let file = items(&work, "items.jsonl", &["clips/0.mp4".to_owned()]);
+    run(&work, &sim, &file, "again", "").run().expect(0);
+}

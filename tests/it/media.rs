@@ -426,7 +426,7 @@ async fn a_machine_without_ffmpeg_or_room_blames_no_item() {
     let file = bench.file("file", "x");
     let library = Library::new(file.join("cache"), settings(), Wants::default(), Limits::default());
     let error = library.prepare(path.to_str().unwrap(), Kind::Video).await.unwrap_err();
-    assert_eq!((error.kind, error.kind.record_kind()), (MediaErrorKind::Worker, None));
+    assert_eq!((error.kind, error.kind.record_kind()), (MediaErrorKind::Setup, None));
 }
 
 #[tokio::test]

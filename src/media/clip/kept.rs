@@ -137,9 +137,13 @@ pub(crate) fn save(
             let to = entry.join(FILE);
             let kept = || fs::rename(made, &to).and_then(|()| File::open(&to)?.sync_all());
             kept().map_err(|error| failed(space.root(), 0, &error))?;
-            let digest =
-                source::open(&to, &Roots::All, u64::MAX).and_then(|(file, identity)| digest(&file, &identity, hashed));
-            Some(digest?.to_string())
+            let made = source::open(&to, &Roots::All, u64::MAX);
+            let digest = made.and_then(|(file, identity)| digest(&file, &identity, hashed));
+            // Whatever is wrong with it, it was made here.
+            let unread = |error: MediaError| {
+                MediaError::worker(format!("a clip in the media cache {}: {error}", space.root().display()))
+            };
+            Some(digest.map_err(unread)?.to_string())
         }
     };
     let Shape { mime, duration_ms, source_ms, trimmed, smaller, sound } = shape;
@@ -147,9 +151,7 @@ pub(crate) fn save(
     let manifest = Manifest { sha256: sha, mime, duration_ms, source_ms, trimmed, smaller, sound, made: digest };
     let text = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
     space.with_room(text.len() as u64, || write(&entry.join(MANIFEST), &text))?;
-    let kept = read(&entry, sha256, hashed).ok_or_else(|| {
-        MediaError::worker("the media cache gives back another clip than was written; check the disk")
-    })?;
+    let kept = read(&entry, sha256, hashed).ok_or_else(|| space.damaged())?;
     let size = size_of(&entry);
     if space.reserve(making, size)? {
         let place = space.place(Area::Prepared, &name(sha256, silent, settings));

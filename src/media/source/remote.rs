@@ -128,7 +128,7 @@ impl Remote {
                 return Err(MediaError::new(MediaErrorKind::Unavailable, "changes on its server while it is read"));
             }
         }
-        Err(MediaError::worker("what is fetched is removed from the media cache at once; raise media.cache_gib"))
+        Err(self.space.too_small())
     }
 
     /// Removes a content that is not what it was. Blocking.
