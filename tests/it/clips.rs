@@ -1,6 +1,7 @@
 //! Clips as a whole: what is made of a source, and how it reaches a provider.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -398,6 +399,23 @@ fn a_dry_run_counts_the_seconds_of_clips() {
     let whole = cost(&recipe(&work, "video", &[]));
     let cut = cost(&recipe(&work, "video", &[("clip_seconds = 0", "clip_seconds = 1")]));
     assert_ne!(whole, cut);
+}
+
+#[test]
+fn a_dry_run_says_that_its_most_is_for_clips_of_a_minute() {
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    let file = work.items("items.jsonl", &corpus(1, 1));
+    let out = work.out();
+    let args = [OsStr::new("run"), "--corpus".as_ref(), file.as_os_str(), "--out".as_ref(), out.as_os_str()];
+    let told = |recipe: &Path| {
+        let dry = Aurelia::new(&work, &sim).args(args).arg("--dry-run").arg("--recipe").arg(recipe);
+        dry.run().expect(0).stdout
+    };
+    for media in ["video", "frames+audio"] {
+        let told = told(&recipe(&work, media, &[]));
+        assert!(told.contains("taken as 60 s, and longer ones cost more than this"), "{media}: {told}");
+    }
+    assert!(!told(&recipe(&work, "frames", &[])).contains("longer ones"), "pictures have no length");
 }
 
 #[test]
