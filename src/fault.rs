@@ -19,7 +19,7 @@ pub enum Halt {
     /// A quota comes back later than the user wants to wait.
     #[error("{0}")]
     Wait(String),
-    /// No credential of a provider is accepted, or it lacks the model.
+    /// No credential of a provider is accepted, it lacks the model, or the media cache cannot be written to.
     #[error("{0}")]
     Setup(String),
     /// This machine cannot work: ffmpeg is missing, the disk is full.
@@ -44,6 +44,7 @@ pub fn of_media(error: &MediaError) -> Result<RecordError, Halt> {
         MediaErrorKind::Invalid | MediaErrorKind::Killed => ErrorKind::InvalidMedia,
         MediaErrorKind::Denied => ErrorKind::Denied,
         MediaErrorKind::Unavailable => ErrorKind::Unavailable,
+        MediaErrorKind::Setup => return Err(Halt::Setup(error.message.clone())),
         MediaErrorKind::Worker => return Err(Halt::Worker(error.message.clone())),
     };
     Ok(RecordError { kind, message: error.message.clone(), role: None, try_index: None })

@@ -85,19 +85,22 @@ pub enum MediaErrorKind {
     /// The source could not be had for now: its server does not answer or fails, its disk gives errors. Asking again may
     /// help, and other sources are not concerned.
     Unavailable,
+    /// This machine is set up wrongly: the directory of the media cache cannot be written to, or has no locks. The message
+    /// names the directory and the setting.
+    Setup,
     /// This machine failed (no ffmpeg, disk full, out of file handles); says nothing about the item.
     Worker,
 }
 
 impl MediaErrorKind {
-    /// The error kind of a `failed` record; none for a fault of this machine, which never ends an item.
+    /// The error kind of a `failed` record; none for a fault of this machine or its setup, which never ends an item.
     pub fn record_kind(self) -> Option<&'static str> {
         match self {
             Self::NotFound => Some("not_found"),
             Self::Invalid | Self::Killed => Some("invalid_media"),
             Self::Denied => Some("denied"),
             Self::Unavailable => Some("unavailable"),
-            Self::Worker => None,
+            Self::Setup | Self::Worker => None,
         }
     }
 }
@@ -199,6 +202,8 @@ pub struct Clip {
     pub(crate) url: Option<Arc<str>>,
     pub(crate) file: Arc<std::fs::File>,
     pub(crate) identity: source::Identity,
+    /// Keeps a file of the cache there for as long as anybody has this.
+    pub(crate) _lease: Option<Arc<cache::Lease>>,
 }
 
 impl Clip {
@@ -253,5 +258,6 @@ pub(crate) fn clip_of_file(path: &std::path::Path) -> Clip {
         url: None,
         file: Arc::new(file),
         identity,
+        _lease: None,
     }
 }

@@ -1,8 +1,8 @@
 //! `--dry-run`: what a run would ask for and cost, before a cent is spent.
 //!
 //! The money is a range: each item once through the loop with average replies, and every item through all its tries at
-//! the bound that is reserved for its calls. Lengths of clips are not read; clips and sound are taken to last a minute,
-//! which is said. Whether files are there is looked at.
+//! the bound that is reserved for its calls. Lengths of clips are not read, as that takes a decoder or a download for each;
+//! clips and sound are taken to last a minute, and where they are shown it is said that longer ones cost more. Whether files are there is looked at.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -113,9 +113,22 @@ impl Estimate {
         })
     }
 
+    /// What the money rests on, where a role is shown what has a length.
+    fn assumed(recipe: &Recipe) -> String {
+        let lasts = |role: &Role| recipe.seat(*role).media.audio() || recipe.seat(*role).media.video();
+        if !Role::ALL.iter().any(lasts) {
+            return String::new();
+        }
+        let seconds = SOUND_MS / 1000;
+        format!(
+            "             lengths are not read: clips and sound are taken as {seconds} s, and longer ones cost more than this\n"
+        )
+    }
+
     /// A table for people.
     pub fn table(&self, plan: &Plan, recipe: &Recipe) -> String {
         let (fewest, most) = self.calls(recipe);
+        let assumed = Self::assumed(recipe);
         let seats: String = Role::ALL
             .iter()
             .map(|role| {
@@ -125,7 +138,7 @@ impl Estimate {
         format!(
             "  items      {}, {} to run, {} with a record ({} lines rejected, {} repeated, {} media missing)\n{seats}  recipe     {}\n  \
              calls      {fewest} with one try each, at most {most} with all {} tries\n  \
-             money      about {} with one try each, at most {} with all tries (clips and sound taken as {} s, replies asked for again left out)\n",
+             money      about {} with one try each, at most {} with all tries; replies asked for again left out\n{assumed}",
             plan.items,
             self.pending,
             self.done,
@@ -136,7 +149,6 @@ impl Estimate {
             recipe.max_tries,
             self.low,
             self.high,
-            SOUND_MS / 1000,
         )
     }
 }

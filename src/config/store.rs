@@ -17,6 +17,7 @@ pub(super) fn read(root: &mut Section<'_>, retry: &RetrySection, http: &HttpSett
         first_byte: section.seconds("first_byte_seconds", 0.001..=86_400.0),
         idle: section.seconds("idle_seconds", 0.001..=86_400.0),
         total: section.seconds("total_seconds", 0.001..=YEAR),
+        outage: section.seconds("outage_seconds", 0.0..=YEAR),
         downloads: section.whole32("downloads", 1..=4096) as usize,
         policy: Policy { attempts: retry.attempts, base: retry.base, max: retry.max },
         extra_ca_file: http.extra_ca_file.clone(),

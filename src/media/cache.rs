@@ -1,7 +1,7 @@
 //! What is kept on disk, by content: `prepared/<sha256>-<kind>-<settings>-v<version>` (whole clips among them, see
 //! `clip::kept`) and `sources/<sha256>` (only what was fetched), one directory each that is whole or not there. `making/` holds what is being made, `urls/` what is known of
-//! URLs, `in-use` the number of bytes. Any number of processes may share the directory: see `making` for their locks and
-//! `space` for the cap.
+//! URLs, `in-use` the number of bytes. Any number of processes may share the directory: see `making` for their locks, `turn`
+//! for whose turn it is, and `space` for the cap.
 //!
 //! An entry is written beside its final place, synced, and renamed. The manifest holds a BLAKE3 digest of every file and
 //! loading checks them: an entry that does not match is made again, never trusted. Frames and sound are plain files, so
@@ -9,6 +9,8 @@
 
 mod making;
 mod space;
+mod trouble;
+mod turn;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -19,20 +21,18 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 pub(crate) use self::making::{Lease, Making};
-pub(crate) use self::space::{Area, Space, failed, on_disk, size_of};
+pub(crate) use self::space::{Area, Space, on_disk, size_of};
+pub(crate) use self::trouble::failed;
+pub(crate) use self::turn::Turn;
 use super::decode::{Decoded, DecodedFrame, milliseconds};
-use super::library::blocking;
-use super::{Frame, Kind, MediaError, MediaErrorKind, PREPARATION_VERSION, Prepared, Settings, Sound, Wants};
+use super::{Frame, Kind, MediaError, PREPARATION_VERSION, Prepared, Settings, Sound, Wants};
 use crate::provider::Blob;
 
 const MANIFEST: &str = "manifest.json";
 /// The last use of an entry is noted no more often than this: reading must not mean writing.
 const NOTED: Duration = Duration::from_mins(1);
-/// Between two looks at whether another process is done; it begins with the first and doubles up to the second.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 
 /// Where prepared sources are kept.
 #[derive(Debug)]
@@ -70,51 +70,6 @@ struct SoundEntry {
 struct Entry {
     bytes: u64,
     blake3: String,
-}
-
-/// Who makes an entry.
-#[derive(Debug)]
-pub(crate) enum Turn<T> {
-    /// The caller.
-    Mine(Making),
-    /// Nobody: it is there.
-    Done(T),
-}
-
-impl Space {
-    /// Waits until `look` finds what is wanted, or nobody else works on the entry `name`. A process that is killed lets
-    /// the next one on. Errors: another process is at it for longer than `patience`. Cancel safe.
-    pub(crate) async fn turn<T: Send + 'static>(
-        self: &Arc<Self>,
-        name: &str,
-        patience: Duration,
-        look: impl Fn() -> Option<T> + Clone + Send + 'static,
-    ) -> Result<Turn<T>, MediaError> {
-        let (began, mut pause) = (Instant::now(), LOOKS.0);
-        loop {
-            let (space, of, look) = (self.clone(), name.to_owned(), look.clone());
-            let turn = blocking(move || {
-                if let Some(found) = look() {
-                    return Ok(Some(Turn::Done(found)));
-                }
-                let Some(making) = space.begin(&of)? else { return Ok(None) };
-                // It may have been finished between the look and the lock.
-                Ok(Some(look().map_or(Turn::Mine(making), Turn::Done)))
-            });
-            if let Some(turn) = turn.await? {
-                return Ok(turn);
-            }
-            if pause == LOOKS.0 {
-                tracing::debug!(entry = name, "another process makes it ready; waiting for it");
-            }
-            if began.elapsed() > patience {
-                let message = format!("another process has been making it ready for {} s", patience.as_secs());
-                return Err(MediaError::new(MediaErrorKind::Unavailable, message));
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOKS.1);
-        }
-    }
 }
 
 /// Notes that an entry was used now. Blocking; failing costs it some of its life.
@@ -195,9 +150,7 @@ impl Cache {
             self.write(&dir, sha256, bytes, duration, decoded)?;
             Ok(dir)
         })?;
-        let prepared = self.read(&dir, sha256).ok_or_else(|| {
-            MediaError::worker("the media cache gives back other bytes than were written; check the disk")
-        })?;
+        let prepared = self.read(&dir, sha256).ok_or_else(|| self.space.damaged())?;
         let size = size_of(&dir);
         if self.space.reserve(making, size)? {
             let place = self.space.place(Area::Prepared, &self.name(sha256, kind));

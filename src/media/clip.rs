@@ -6,17 +6,21 @@
 //! Making every clip anew was rejected: it costs minutes of processor time, loses quality, and makes of one digest another.
 //!
 //! The length decides what a call may cost, and a container can lie about its own, so it is measured by reading all
-//! packets (a tenth of a second, nothing is decoded) and the larger figure counts.
+//! packets (a tenth of a second, nothing is decoded) and the larger figure counts. The same pass tells a source that is
+//! cut off, which is refused before anybody is paid to look at it: see `packets`.
 
 mod container;
 pub(crate) mod kept;
+mod packets;
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::child::{self, Caps, FORMATS, INPUT};
-use super::decode::milliseconds;
+use self::packets::Packets;
+use super::child::{self, Caps};
+use super::decode::{self, milliseconds};
 use super::probe::{self, Plan};
 use super::{Kind, Limits, MediaError, Settings};
 
@@ -63,7 +67,9 @@ pub(crate) struct Source<'a> {
 pub(crate) async fn make(source: Source<'_>) -> Result<(Shape, Option<PathBuf>), MediaError> {
     let plan = probe::run(source.input()?, source.dir, Kind::Video, source.limits).await?;
     let sound = plan.audio.is_some() && !source.silent;
-    let whole_ms = source.length(source.input()?, &plan).await?;
+    let (packets, log) = source.packets(source.input()?, &plan).await?;
+    packets.check_whole(&plan, &log)?;
+    let whole_ms = source.length(&packets, &plan)?;
     let most_ms = u64::from(source.settings.clip_seconds) * 1000;
     let trimmed = most_ms > 0 && whole_ms > most_ms;
     let kept_ms = if trimmed { most_ms } else { whole_ms };
@@ -115,14 +121,18 @@ impl Source<'_> {
         }
     }
 
-    /// The length in milliseconds: where the last packet ends, or what the container states if that is more.
-    async fn length(&self, input: File, plan: &Plan) -> Result<u64, MediaError> {
+    /// The packets of the planned streams, and what ffmpeg complained about.
+    async fn packets(&self, input: File, plan: &Plan) -> Result<(Packets, String), MediaError> {
         let mut args = self.opening();
         args.extend(streams(plan, true));
-        args.extend(words("-c copy -f null -stats_period 3600 -progress pipe:1 -y /dev/null"));
-        let output = child::run(&self.limits.ffmpeg, &args, input, self.dir, &self.caps(0), |_| false).await?;
-        let measured = last_time(&output.stdout).unwrap_or(0);
-        let length = measured.max(plan.duration.map_or(0, milliseconds));
+        args.extend(words(packets::ARGUMENTS));
+        let read = |stdout| Packets::read(stdout, self.limits);
+        child::run_reading(&self.limits.ffmpeg, &args, input, self.dir, &self.caps(0), |_| false, read).await
+    }
+
+    /// The length in milliseconds: where the last packet ends, or what the container states if that is more.
+    fn length(&self, packets: &Packets, plan: &Plan) -> Result<u64, MediaError> {
+        let length = packets.length_ms().max(plan.duration.map_or(0, milliseconds));
         let most = self.limits.max_duration_seconds;
         if length == 0 {
             return Err(MediaError::invalid("holds no moving picture of any length"));
@@ -190,17 +200,15 @@ impl Source<'_> {
 
     /// The length of a file made here.
     async fn made_length(&self, made: &Path) -> Result<u64, MediaError> {
-        let open = || File::open(made).map_err(|error| MediaError::worker(format!("cannot read a clip: {error}")));
+        let open = || File::open(made).map_err(|error| unread(made, &error));
         let plan = probe::run(open()?, self.dir, Kind::Video, self.limits).await?;
-        self.length(open()?, &plan).await
+        let (packets, _) = self.packets(open()?, &plan).await?;
+        self.length(&packets, &plan)
     }
 
+    /// As every decoder's: a clip is read under the same bounds, whatever becomes of it.
     fn opening(&self) -> Vec<OsString> {
-        let pixels = self.limits.max_pixels.min(i32::MAX.unsigned_abs().into());
-        words(&format!(
-            "-nostdin -hide_banner -nostats -v error -max_error_rate 0.1 -filter_threads 1 -filter_complex_threads 1 \
-             -protocol_whitelist file -format_whitelist {FORMATS} -threads 1 -max_pixels {pixels} -i {INPUT}"
-        ))
+        decode::words(&decode::input_arguments(self.limits))
     }
 
     fn cut(&self, shape: &Shape) -> Vec<OsString> {
@@ -277,16 +285,12 @@ fn words(text: &str) -> Vec<OsString> {
     text.split_ascii_whitespace().map(OsString::from).collect()
 }
 
-/// The last `out_time_us` of ffmpeg's progress report, in milliseconds, rounded up.
-fn last_time(report: &[u8]) -> Option<u64> {
-    let report = String::from_utf8_lossy(report);
-    let times = report.lines().filter_map(|line| line.strip_prefix("out_time_us=")?.trim().parse::<u64>().ok());
-    times.max().map(|us| us.div_ceil(1000))
+fn size(made: &Path) -> Result<u64, MediaError> {
+    std::fs::metadata(made).map(|found| found.len()).map_err(|error| unread(made, &error))
 }
 
-fn size(path: &Path) -> Result<u64, MediaError> {
-    let found = std::fs::metadata(path).map_err(|error| MediaError::worker(format!("cannot read a clip: {error}")))?;
-    Ok(found.len())
+fn unread(made: &Path, error: &io::Error) -> MediaError {
+    MediaError::worker(format!("cannot read {}, which was just made: {error}", made.display()))
 }
 
 #[cfg(test)]
@@ -304,13 +308,5 @@ mod tests {
         assert_eq!(scaled(LEAST_RATE, 1, 1000), LEAST_RATE);
         let sides: Vec<u32> = [16_000, 100_000, 300_000, 900_000, 2_000_000, 9_000_000].map(|r| picture_of(r).0).into();
         assert!(sides.is_sorted(), "{sides:?}");
-    }
-
-    #[test]
-    fn the_length_is_the_latest_that_is_reported() {
-        let report =
-            b"frame=1\nout_time_us=0\nprogress=continue\nout_time_us=10007801\nout_time=00:00:10\nprogress=end\n";
-        assert_eq!(last_time(report), Some(10_008));
-        assert_eq!(last_time(b"out_time_us=N/A\n"), None);
     }
 }

@@ -3,6 +3,7 @@
 //! Locks are held only for map operations. A broken content is remembered too, so that a thousand questions on one broken
 //! clip decode it once; a fault of this machine is not, as it may pass.
 
+mod attempts;
 mod clips;
 mod decoded;
 
@@ -27,8 +28,6 @@ use super::{Kind, Limits, MediaError, Prepared, Settings, Wants};
 const MEMORY_BYTES: usize = 256 << 20;
 const REMEMBERED_FILES: usize = 100_000;
 const REMEMBERED_FAILURES: usize = 10_000;
-/// Those that were made hold a file handle each.
-const REMEMBERED_CLIPS: usize = 128;
 
 pub(crate) type Key = (Arc<str>, Kind);
 type Outcome = Result<Arc<Prepared>, MediaError>;
@@ -49,9 +48,9 @@ struct Inner {
     hashing: Semaphore,
     hashes: Once<Identity, Result<Arc<str>, MediaError>>,
     flights: Once<Key, Outcome>,
-    clip_flights: Once<Key, Result<Arc<kept::Kept>, MediaError>>,
-    clips: Mutex<Recent<Key, Arc<kept::Kept>>>,
-    known: Mutex<Recent<Identity, Arc<str>>>,
+    clip_flights: Once<Key, Result<kept::Kept, MediaError>>,
+    clips: Mutex<Recent<Key, kept::Known>>,
+    known: kept::Hashed,
     failures: Mutex<Recent<Key, MediaError>>,
     memory: Mutex<Memory>,
     counts: Counts,
@@ -109,7 +108,7 @@ impl Library {
             hashes: Once::new(),
             flights: Once::new(),
             clip_flights: Once::new(),
-            clips: Mutex::new(Recent::new(REMEMBERED_CLIPS)),
+            clips: Mutex::new(Recent::new(REMEMBERED_FILES)),
             known: Mutex::new(Recent::new(REMEMBERED_FILES)),
             failures: Mutex::new(Recent::new(REMEMBERED_FAILURES)),
             memory: Mutex::new(Memory::new(MEMORY_BYTES)),
@@ -140,7 +139,7 @@ impl Library {
                 let opener = inner.clone();
                 let (file, identity) = blocking(move || source::open(&path, &opener.roots, max_bytes)).await?;
                 let file = Arc::new(file);
-                (inner.clone().digest(&file, &identity).await?, From::Open(Source { file, identity, _lease: None }))
+                (inner.clone().digest(&file, &identity).await?, From::Open(Source { file, identity, lease: None }))
             }
             Place::Web(url) => {
                 let Some(remote) = inner.remote.clone() else { return Err(source::not_allowed(&url)) };
@@ -175,7 +174,7 @@ struct Source {
     file: Arc<File>,
     identity: Identity,
     /// Keeps what was fetched in the cache.
-    _lease: Option<Arc<Lease>>,
+    lease: Option<Arc<Lease>>,
 }
 
 impl Inner {
@@ -207,10 +206,10 @@ impl Inner {
         lock(&self.failures).get(key).map(Err)
     }
 
-    /// How long another process may take to make one entry.
+    /// How long another process may take to make one entry: its queue is no part of it, nor is a download. A clip takes the
+    /// most children, four one after the other (read, copied, encoded twice), and begins once more after a kill.
     fn patience(&self) -> Duration {
-        let decodes = self.limits.probe_timeout() + self.limits.prepare_timeout();
-        decodes * 2 + self.remote.as_ref().map_or(Duration::ZERO, |remote| remote.patience())
+        (self.limits.probe_timeout() + self.limits.prepare_timeout()) * 8
     }
 
     /// The content, open. What was fetched by another process is checked before it is trusted.
@@ -223,7 +222,7 @@ impl Inner {
             let fetched = remote.open(&url, sha256).await?;
             let (file, identity) = (Arc::new(fetched.file), fetched.identity);
             if fetched.verified || self.clone().digest(&file, &identity).await? == *sha256 {
-                return Ok(Source { file, identity, _lease: Some(Arc::new(fetched.lease)) });
+                return Ok(Source { file, identity, lease: Some(Arc::new(fetched.lease)) });
             }
             let (remote, sha256) = (remote.clone(), sha256.clone());
             blocking(move || {
@@ -232,7 +231,7 @@ impl Inner {
             })
             .await?;
         }
-        Err(MediaError::worker("the media cache gives back other bytes than were written; check the disk"))
+        Err(self.cache.space().damaged())
     }
 }
 
@@ -240,7 +239,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn acquire(slots: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, MediaError> {
+pub(crate) async fn acquire(slots: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, MediaError> {
     slots.acquire().await.map_err(|_| MediaError::worker("the media library is closed"))
 }
 

@@ -87,7 +87,7 @@ impl Layout {
         if whole.rows <= 2 * STRIPS * STRIP_ROWS {
             return whole;
         }
-        let width = if whole.width < WIDE { whole.width } else { whole.width / 2 & !1 };
+        let width = if whole.width < WIDE { whole.width } else { (whole.width / 2) & !1 };
         let column = |i: usize| if i.is_multiple_of(2) { 0 } else { (whole.width - width) & !1 };
         let middle = |i: usize| whole.rows * (2 * i + 1) / (2 * STRIPS);
         let strips = (0..STRIPS).map(|i| (column(i), (middle(i) - STRIP_ROWS / 2) & !1)).collect();

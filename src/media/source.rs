@@ -11,6 +11,7 @@ mod allow;
 mod answer;
 mod download;
 mod index;
+mod outage;
 mod pins;
 mod remote;
 mod store;

@@ -4,7 +4,8 @@
 //! the end that the container states. Error lines alone prove nothing (sound files from editors begin with undecodable
 //! priming, broadcast cuts begin between key frames), and a missing end alone proves little (the last picture of a slide
 //! show stands for long), so the two are weighed together: see [`is_cut_off`]. Sound beyond what is kept is not decoded, so
-//! a sound file cut off after that point passes.
+//! a sound file cut off after that point passes. A clip that is handed over whole is read and not decoded; the same ends are
+//! weighed for its packets.
 
 use super::frames::Seen;
 use super::probe::{Plan, Stream};
@@ -30,17 +31,35 @@ pub(crate) fn check(plan: &Plan, seen: &Seen, sound: Option<Sound>, log: &str, m
     if seen.last > std::time::Duration::from_secs(most).as_secs_f64() {
         return Err(MediaError::invalid(format!("lasts longer than {most} s (max_duration_seconds)")));
     }
-    let sound_end = sound.map_or(0.0, |sound| sound.seconds);
     let trimmed = sound.is_some_and(|sound| sound.trimmed);
-    let stated = |stream: Option<Stream>| stream.and_then(|stream| stream.end);
     let picture = plan.video.map(|_| Reach { end: seen.end(), slack: seen.gap, single: seen.frames == 1 });
-    let track = plan.audio.filter(|_| !trimmed).map(|_| Reach { end: sound_end, slack: 0.0, single: false });
+    let track = plan.audio.map(|_| Reach { end: sound.map_or(0.0, |sound| sound.seconds), slack: 0.0, single: false });
+    // What is more than is kept says nothing of an end.
+    let untrimmed = |end: Option<f64>| end.filter(|_| !trimmed);
+    let audio = plan.audio.map(|stream| Stream { end: untrimmed(stream.end), ..stream });
+    let plan = Plan { audio, duration: untrimmed(plan.duration), ..plan.clone() };
+    check_ends(&plan, picture, track, !log.is_empty(), log)
+}
+
+/// Fails if a stream, or all of them, end before the plan says. `errors`: whether the reader met any; `log` gives the
+/// reason.
+pub(crate) fn check_ends(
+    plan: &Plan,
+    picture: Option<Reach>,
+    sound: Option<Reach>,
+    errors: bool,
+    log: &str,
+) -> Result<(), MediaError> {
+    let stated = |stream: Option<Stream>| stream.and_then(|stream| stream.end);
     // Matroska and MPEG-TS state no length per stream, only that of the longest.
-    let longest = Reach { end: sound_end.max(seen.end()), slack: seen.gap, single: seen.frames == 1 };
-    let whole = plan.duration.filter(|_| !trimmed).map(|duration| (duration, longest));
-    let ends = [stated(plan.video).zip(picture), stated(plan.audio).zip(track), whole];
+    let sound_end = sound.map_or(0.0, |sound| sound.end);
+    let alone = Reach { end: 0.0, slack: 0.0, single: false };
+    let longest = picture.unwrap_or(alone);
+    let longest = Reach { end: longest.end.max(sound_end), ..longest };
+    let whole = plan.duration.map(|duration| (duration, longest));
+    let ends = [stated(plan.video).zip(picture), stated(plan.audio).zip(sound), whole];
     for (stated, reach) in ends.into_iter().flatten() {
-        if is_cut_off(stated, reach, !log.is_empty()) {
+        if is_cut_off(stated, reach, errors) {
             let end = reach.end;
             let message = format!("is cut off or damaged: {end:.1} of {stated:.1} s can be decoded");
             return Err(MediaError::invalid(with_reason(&message, log)));
@@ -49,17 +68,17 @@ pub(crate) fn check(plan: &Plan, seen: &Seen, sound: Option<Sound>, log: &str, m
     Ok(())
 }
 
-/// How far a decode came.
+/// How far a source could be read.
 #[derive(Debug, Clone, Copy)]
-struct Reach {
-    end: f64,
+pub(crate) struct Reach {
+    pub(crate) end: f64,
     /// How much may be missing because frames are far apart.
-    slack: f64,
+    pub(crate) slack: f64,
     /// Whether there is but one frame, which may stand for any length.
-    single: bool,
+    pub(crate) single: bool,
 }
 
-/// Whether a decode that came to `reach.end` of `stated` seconds has met a broken source. With errors reported, a twentieth
+/// Whether a reader that came to `reach.end` of `stated` seconds has met a broken source. With errors reported, a twentieth
 /// (at least half a second) may be missing, plus the distance of frames; without any, a third (at least two seconds),
 /// and nothing follows from a single picture.
 fn is_cut_off(stated: f64, reach: Reach, errors: bool) -> bool {

@@ -91,6 +91,45 @@ fn two_processes_that_want_one_clip_make_it_ready_once() {
     assert_eq!((made, entries(&work.path("cache/making")).len()), (1, 0));
 }
 
+#[tokio::test]
+async fn what_waits_for_a_decoder_is_made_by_a_process_that_has_one_free() {
+    let work = Workdir::with_clips(2);
+    let cache = work.path("cache");
+    let few = Limits { decoders: 1, ..Limits::default() };
+    let busy = library(&cache, Limits { ffmpeg: waiting_ffmpeg(&work).into(), ..few.clone() }, Store::default());
+    // Were it to wait for what the busy one has in its queue, it would soon give up.
+    let free = Limits { probe_timeout_seconds: 5, prepare_timeout_seconds: 5, ..few };
+    let free = library(&cache, free, Store::default());
+    let mut calls = tokio::task::JoinSet::new();
+    let mut start = |library: &Library, n: u32| {
+        let (library, clip) = (library.clone(), work.path(&format!("clips/{n}.mp4")));
+        calls.spawn(async move { library.prepare(clip.to_str().unwrap(), Kind::Video).await });
+    };
+    let soon = || tokio::time::sleep(std::time::Duration::from_millis(2));
+    start(&busy, 0);
+    while !entries(&cache.join("making")).iter().any(|making| making.join("work").exists()) {
+        soon().await;
+    }
+    start(&busy, 1);
+    start(&free, 0);
+    while (busy.stats().hashed, free.stats().hashed) != (2, 1) {
+        soon().await;
+    }
+    // Both have come as far as they can: one into its queue, one to where it waits for the other process.
+    for _ in 0..50 {
+        soon().await;
+    }
+    assert_eq!(entries(&cache.join("making")).len(), 1, "what has no decoder is not locked");
+    let queued = work.path("clips/1.mp4");
+    let made = free.prepare(queued.to_str().unwrap(), Kind::Video).await;
+    made.expect("who waits for another process keeps no decoder from its own");
+    work.write("gate", "");
+    while let Some(ended) = calls.join_next().await {
+        ended.unwrap().unwrap();
+    }
+    assert_eq!((busy.stats().decodes, free.stats().decodes), (1, 1));
+}
+
 #[test]
 fn a_process_killed_while_it_makes_an_entry_lets_the_one_that_waits_make_it() {
     let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
@@ -220,6 +259,53 @@ fn a_source_in_use_stays_while_others_need_its_room() {
     running.wait().expect(0);
 }
 
+/// Files of a folder that this process has open and that have no name any more.
+fn nameless(dir: &Path) -> Vec<PathBuf> {
+    let open = entries(Path::new("/proc/self/fd")).into_iter().filter_map(|fd| fs::read_link(fd).ok());
+    open.filter(|file| file.starts_with(dir) && file.to_string_lossy().ends_with(" (deleted)")).collect()
+}
+
+#[tokio::test]
+async fn a_made_clip_in_use_stays_and_one_that_nobody_uses_is_held_by_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("cache");
+    // In a container of which an mp4 is made.
+    let sources: Vec<PathBuf> = (0..6_u64)
+        .map(|seed| {
+            let (from, to) =
+                (clips::kept(Style::small(Content::Full, seed), 1), dir.path().join(format!("{seed}.mkv")));
+            let copy = ["-nostdin", "-v", "error", "-i", from.to_str().unwrap(), "-c", "copy", to.to_str().unwrap()];
+            assert!(Command::new("ffmpeg").args(copy).status().unwrap().success());
+            to
+        })
+        .collect();
+    let largest = sources.iter().map(|source| source.metadata().unwrap().len()).max().unwrap();
+    let limits = Limits { cache_bytes: 3 * largest + 40_000, keep_free_bytes: 0, ..Limits::default() };
+    let wants = Wants { frames: false, sound: false, clip: true };
+    let settings = Settings { clip_mib: 0, clip_seconds: 0, ..Settings::default() };
+    let library = Library::new(cache.clone(), settings, wants, limits);
+    let prepare = |n: usize| library.prepare(sources[n].to_str().unwrap(), Kind::Video);
+
+    let held = prepare(0).await.unwrap();
+    let entry = entries(&cache.join("prepared")).remove(0);
+    for n in 1..6 {
+        prepare(n).await.unwrap();
+        assert!(entry.join("clip.mp4").exists(), "in use, after {n} others");
+    }
+    assert!(entries(&cache.join("prepared")).len() < 6, "some of them had to go");
+    assert_eq!(nameless(&cache), Vec::<PathBuf>::new());
+    // It is still the one that is shared.
+    assert_eq!(prepare(0).await.unwrap().clip, held.clip);
+    assert_eq!(library.stats().clips, 6);
+
+    drop(held);
+    for n in 1..6 {
+        prepare(n).await.unwrap();
+    }
+    assert!(!entry.exists(), "nobody uses it any more");
+    assert_eq!(nameless(&cache), Vec::<PathBuf>::new());
+}
+
 #[tokio::test]
 async fn a_source_that_no_cache_can_hold_is_named_with_its_limit() {
     let server = Https::start(|asked| Reply::file(asked, &vec![7; 3 << 20], "\"a\""));
@@ -323,4 +409,25 @@ fn a_full_disk_is_named_with_what_is_needed_and_blames_no_item() {
     let output = run(&work, &sim, &file, "out", &config).run().expect(1);
     assert_eq!(output.json()["failed_by_kind"]["invalid_media"], 1, "it is no clip, after all");
     assert!(entries(&cache.join("making")).is_empty());
+}
+
+#[test]
+fn a_cache_directory_that_cannot_be_written_to_ends_with_64_and_names_itself_and_its_setting() {
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    // Nobody can make a directory in a file, whoever runs this.
+    let cache = work.write("cache", "no directory");
+    let server = Https::start(|asked| Reply::file(asked, b"content", "\"a\""));
+    for (out, source) in [("local", "clips/0.mp4".to_owned()), ("remote", server.url("/a"))] {
+        let file = items(&work, "items.jsonl", &[source]);
+        let output = run(&work, &sim, &file, out, &server.config()).run().expect(64);
+        let said = output.json()["stopped"].as_str().unwrap().to_owned();
+        for words in [cache.to_str().unwrap(), "cannot be written to", "set media.cache_dir"] {
+            assert!(said.contains(words), "{said}");
+        }
+        assert!(super::support::records(&work.path(out)).is_empty(), "nobody is blamed");
+    }
+    assert_eq!(sim.received(), 0);
+    fs::remove_file(cache).unwrap();
+    let file = items(&work, "items.jsonl", &["clips/0.mp4".to_owned()]);
+    run(&work, &sim, &file, "again", "").run().expect(0);
 }

@@ -1,6 +1,8 @@
 //! Clips as a whole: what is made of a source, and how it reaches a provider.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -31,9 +33,28 @@ impl Bench {
     }
 
     fn wanting(wants: Wants, settings: Settings) -> Self {
+        Self::within(Limits::default(), wants, settings)
+    }
+
+    fn within(limits: Limits, wants: Wants, settings: Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let library = Library::new(dir.path().join("cache"), settings.clone(), wants, Limits::default());
+        let library = Library::new(dir.path().join("cache"), settings.clone(), wants, limits);
         Self { dir, settings, library }
+    }
+
+    /// Like [`Bench::new`] without limits of size or length, and with this script in place of ffmpeg. `LOG` in it is a
+    /// folder, which comes back too: a child that may write no file can still leave links in it.
+    fn scripted(script: &str) -> (Self, PathBuf) {
+        let mut bench = Self::new(0, 0);
+        let log = bench.dir.path().join("starts");
+        std::fs::create_dir(&log).unwrap();
+        let program = bench.dir.path().join("decoder.sh");
+        let script = script.replace("LOG", &format!("'{}'", log.display()));
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let limits = Limits { ffmpeg: program, ..Limits::default() };
+        bench.library = Library::new(bench.dir.path().join("cache"), bench.settings.clone(), CLIP_ALONE, limits);
+        (bench, log)
     }
 
     /// The library of the next process.
@@ -201,6 +222,81 @@ async fn a_broken_clip_is_refused_before_it_is_handed_to_anybody() {
     assert_eq!(bench.prepare(&wav, Kind::Video).await.unwrap_err().kind, MediaErrorKind::Invalid);
 }
 
+/// The first half of a file.
+fn half(path: &Path) -> PathBuf {
+    let bytes = std::fs::read(path).unwrap();
+    let half = path.with_file_name(format!("half-{}", path.file_name().unwrap().to_str().unwrap()));
+    std::fs::write(&half, &bytes[..bytes.len() / 2]).unwrap();
+    half
+}
+
+#[tokio::test]
+async fn a_clip_that_is_cut_off_is_refused_before_anybody_is_shown_it() {
+    let bench = Bench::new(0, 0);
+    let source = kept(Content::Full, 6, 6).await;
+    let source = source.to_str().unwrap();
+    let copy = ["-i", source, "-c", "copy"];
+    for (name, args) in [
+        ("front.mp4", [&copy[..], &["-movflags", "+faststart"]].concat()),
+        ("parts.mp4", [&copy[..], &["-movflags", "+frag_keyframe+empty_moov"]].concat()),
+        ("a.mov", [&copy[..], &["-movflags", "+faststart"]].concat()),
+        ("a.mkv", copy.to_vec()),
+        ("a.flv", copy.to_vec()),
+        ("a.webm", vec!["-i", source, "-c:v", "libvpx", "-c:a", "libvorbis"]),
+    ] {
+        let path = bench.file(name, &args);
+        assert!(bench.clip(&path, Kind::Video).await.duration_ms >= 5900, "{name}");
+        let error = bench.prepare(&half(&path), Kind::Video).await.expect_err(name);
+        assert_eq!(error.kind, MediaErrorKind::Invalid, "{name}: {error}");
+        assert!(error.message.contains("is cut off or damaged"), "{name}: {error}");
+        println!("{error}");
+    }
+    // A picture that ends before the sound is whole where the file says so.
+    let short = bench.file("short.mp4", &[&copy[..], &["-t", "2", "-an"]].concat());
+    let uneven = ["-i", short.to_str().unwrap(), "-i", source, "-map", "0:v", "-map", "1:a", "-c", "copy"];
+    let uneven = bench.file("uneven.mp4", &[&uneven[..], &["-movflags", "+faststart"]].concat());
+    bench.prepare(&uneven, Kind::Video).await.expect("a short picture");
+    // Of these ffmpeg believes no end that is not there: half of one is a shorter one, as it is for key frames.
+    for (name, args) in [("a.ts", &copy[..]), ("a.avi", &["-i", source, "-c:v", "mpeg4", "-c:a", "mp3"])] {
+        let shorter = half(&bench.file(name, args));
+        assert!((2000..4500).contains(&bench.clip(&shorter, Kind::Video).await.duration_ms), "{name}");
+        let frames = Bench::wanting(Wants::default(), Settings::default());
+        frames.prepare(&shorter, Kind::Video).await.expect(name);
+    }
+}
+
+#[tokio::test]
+async fn a_clip_is_read_under_the_bounds_of_every_decoder() {
+    let bounds = "*'-format_whitelist mov,'*'-codec_whitelist h264,'*'-max_streams 256 '*'-max_pixels '*";
+    let judge = format!("case \"$*\" in {bounds}) judged=bound;; *) judged=loose;; esac; ln -s $judged LOG/$$");
+    let (bench, log) = Bench::scripted(&format!("{judge}; exec ffmpeg \"$@\""));
+    let source = kept(Content::Full, 7, 2).await;
+    let path = bench.file("a.mkv", &["-i", source.to_str().unwrap(), "-c:v", "wmv2", "-c:a", "wmav2"]);
+    bench.clip(&path, Kind::Video).await;
+    let starts: Vec<PathBuf> =
+        std::fs::read_dir(log).unwrap().map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap()).collect();
+    assert!(starts.len() >= 3 && starts.iter().all(|start| start == Path::new("bound")), "{starts:?}");
+    let few = Limits { max_frames_decoded: 10, ..Limits::default() };
+    let bench = Bench::within(few, CLIP_ALONE, Settings { clip_mib: 0, clip_seconds: 0, ..Settings::default() });
+    let error = bench.prepare(&source, Kind::Video).await.unwrap_err();
+    assert_eq!(error.kind, MediaErrorKind::Invalid, "{error}");
+    assert!(error.message.contains("has more than 10 frames (max_frames_decoded)"), "{error}");
+}
+
+#[tokio::test]
+async fn a_decoder_killed_once_while_a_clip_is_made_starts_again_and_one_killed_twice_is_its_items_fault() {
+    let times =
+        |most: u32| format!("ln -s x LOG/$$; [ $(ls LOG | wc -l) -gt {most} ] || kill -9 $$; exec ffmpeg \"$@\"");
+    let source = kept(Content::Full, 8, 2).await;
+    let (bench, _) = Bench::scripted(&times(1));
+    assert_eq!(bench.clip(&source, Kind::Video).await.mime, "video/mp4");
+    let (bench, log) = Bench::scripted(&times(2));
+    let error = bench.prepare(&source, Kind::Video).await.unwrap_err();
+    assert_eq!(error.kind, MediaErrorKind::Killed, "{error}");
+    bench.prepare(&source, Kind::Video).await.unwrap_err();
+    assert_eq!(std::fs::read_dir(log).unwrap().count(), 2, "it is known by then");
+}
+
 /// The default recipe with both roles that look shown `media`, and other changes.
 fn recipe(work: &Workdir, media: &str, more: &[(&str, &str)]) -> PathBuf {
     let shown = format!("media = {media:?}");
@@ -303,6 +399,23 @@ fn a_dry_run_counts_the_seconds_of_clips() {
     let whole = cost(&recipe(&work, "video", &[]));
     let cut = cost(&recipe(&work, "video", &[("clip_seconds = 0", "clip_seconds = 1")]));
     assert_ne!(whole, cut);
+}
+
+#[test]
+fn a_dry_run_says_that_its_most_is_for_clips_of_a_minute() {
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    let file = work.items("items.jsonl", &corpus(1, 1));
+    let out = work.out();
+    let args = [OsStr::new("run"), "--corpus".as_ref(), file.as_os_str(), "--out".as_ref(), out.as_os_str()];
+    let told = |recipe: &Path| {
+        let dry = Aurelia::new(&work, &sim).args(args).arg("--dry-run").arg("--recipe").arg(recipe);
+        dry.run().expect(0).stdout
+    };
+    for media in ["video", "frames+audio"] {
+        let told = told(&recipe(&work, media, &[]));
+        assert!(told.contains("taken as 60 s, and longer ones cost more than this"), "{media}: {told}");
+    }
+    assert!(!told(&recipe(&work, "frames", &[])).contains("longer ones"), "pictures have no length");
 }
 
 #[test]

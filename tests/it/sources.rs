@@ -364,6 +364,48 @@ async fn a_server_that_fails_for_a_while_is_asked_again_and_one_that_refuses_is_
 }
 
 #[tokio::test]
+async fn a_server_that_is_down_for_longer_than_all_attempts_is_waited_for_once_and_by_all() {
+    let (content, refused) = (clip(1), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&refused);
+    let patient = |store: Store| Store { outage: Duration::from_mins(2), ..store };
+    let bench = Bench::with(patient, move |asked| {
+        let down = asked.path != "/absent" && seen.fetch_add(1, Ordering::Relaxed) < 40;
+        match &*asked.path {
+            "/absent" => Reply::status(404),
+            "/gone" => Reply::status(503),
+            _ if down => Reply::status(if asked.before % 2 == 0 { 503 } else { 502 }),
+            _ => Reply::file(asked, &content, "\"a\""),
+        }
+    });
+    let paths: Vec<String> = (0..6).map(|n| format!("/{n}")).collect();
+    for result in join_all(paths.iter().map(|path| bench.prepare(path))).await {
+        result.unwrap();
+    }
+    assert!(refused.load(Ordering::Relaxed) > 40, "attempts of one fetch are 4");
+    // What is refused is refused at once, and what never comes back ends, once for all its sources.
+    assert_eq!(bench.refuse("/absent").await.kind, MediaErrorKind::NotFound);
+    let store = Store { outage: Duration::from_millis(200), ..bench.server.store() };
+    let library = library(&bench.cache(""), Limits::default(), store);
+    let error = library.prepare(&bench.server.url("/gone"), Kind::Video).await.unwrap_err();
+    assert_eq!(error.kind, MediaErrorKind::Unavailable, "{error}");
+    let sent = || bench.server.asked().iter().filter(|asked| asked.path == "/gone").count();
+    let before = sent();
+    assert!(before > 4, "{before}");
+    library.prepare(&bench.server.url("/gone"), Kind::Video).await.unwrap_err();
+    assert_eq!(sent(), before + 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_the_one_it_says_is_not_waited_for() {
+    let bench = Bench::new(|_| Reply::status(200));
+    let store = Store { outage: Duration::from_hours(1), extra_ca_file: None, ..bench.server.store() };
+    let library = library(&bench.cache(""), Limits::default(), store);
+    let error = library.prepare(&bench.server.url("/a"), Kind::Video).await.unwrap_err();
+    assert_eq!(error.kind, MediaErrorKind::Unavailable, "{error}");
+    assert!(error.message.contains("invalid peer certificate"), "{error}");
+}
+
+#[tokio::test]
 async fn a_second_process_asks_whether_it_changed_and_downloads_nothing() {
     let (content, tag) = (clip(1), Arc::new(Mutex::new("\"a\"")));
     let (body, current) = (content.clone(), Arc::clone(&tag));
@@ -469,6 +511,24 @@ async fn downloads_at_once_are_bounded() {
 }
 
 #[tokio::test]
+async fn a_download_has_its_whole_time_once_its_turn_has_come() {
+    let (content, total) = (clip(1), Duration::from_secs(3));
+    let bench = Bench::with(
+        |store| Store { downloads: 1, total, first_byte: total, ..store },
+        move |asked| {
+            std::thread::sleep(total / 3);
+            Reply::file(asked, &content, "\"a\"")
+        },
+    );
+    // One after the other they take twice as long.
+    let paths: Vec<String> = (0..6).map(|n| format!("/{n}")).collect();
+    for result in join_all(paths.iter().map(|path| bench.prepare(path))).await {
+        result.unwrap();
+    }
+    assert_eq!((bench.stats().downloads, bench.server.asked().len()), (6, 6));
+}
+
+#[tokio::test]
 async fn a_download_nobody_waits_for_leaves_nothing() {
     let (begun, content) = (Arc::new(AtomicUsize::new(0)), clip(1));
     let seen = Arc::clone(&begun);
@@ -521,6 +581,29 @@ mod runs {
         assert_eq!(server.asked().len(), 2, "one download, one absent");
         no_secret(&work.out(), "open-sesame");
         assert!(!output.stderr.contains("open-sesame") && !output.stdout.contains("open-sesame"), "{}", output.stderr);
+    }
+
+    #[test]
+    fn a_run_waits_for_a_server_that_nobody_listens_at_yet() {
+        let (sim, work) = (Sim::plain(), Workdir::new());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = listener.local_addr().unwrap();
+        drop(listener);
+        let config = {
+            let server = Https::start(|_| Reply::status(500));
+            server.config().replace(&server.host(), &place.to_string())
+        };
+        let config = config.replace("outage_seconds = 0", "outage_seconds = 100");
+        let item = |n: u32| json!({"id": n.to_string(), "video": format!("https://{place}/{n}.mp4"), "query": "Who? [[sim: score=9]]"});
+        let file = work.items("items.jsonl", &[item(0), item(1)]);
+        let running = Aurelia::new(&work, &sim).config(&config).corpus(&file).spawn();
+        until("it says what it waits for", || running.stderr().contains("a source server is down").then_some(()));
+        let server = until("the port is free again", || std::net::TcpListener::bind(place).ok());
+        let content = clip(1);
+        let server = Https::at(server, move |asked| Reply::file(asked, &content, "\"a\""));
+        running.wait().expect(0);
+        assert!(work.records().values().all(|record| record.status == Status::Accepted));
+        assert_eq!(server.asked().len(), 2);
     }
 
     #[test]

@@ -112,6 +112,12 @@ pub(super) fn reserved(dir: &Path) -> u64 {
     fs::read_to_string(dir.join(RESERVED)).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
+/// Whether somebody works in `dir`. Blocking. The look itself takes the lock for a moment, and whoever finds it taken then
+/// looks again.
+pub(super) fn is_held(dir: &Path) -> bool {
+    File::open(dir).is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// Removes `dir` if nobody works in it. Blocking.
 pub(super) fn remove_if_abandoned(dir: &Path) -> bool {
     let abandoned = || {
@@ -202,10 +208,10 @@ mod tests {
         let begin = || Making::begin(dir.path(), "a").unwrap();
         let first = begin().unwrap();
         fs::write(first.work().unwrap().join("x"), "x").unwrap();
-        assert!(begin().is_none());
+        assert!(begin().is_none() && is_held(&dir.path().join("a")));
         assert!(!remove_if_abandoned(&dir.path().join("a")));
         drop(first);
-        assert!(!dir.path().join("a").exists());
+        assert!(!dir.path().join("a").exists() && !is_held(&dir.path().join("a")));
         assert!(begin().is_some());
     }
 

@@ -13,10 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::SystemTime;
 
-use rustix::io::Errno;
-
 use super::MANIFEST;
 use super::making::{self, Making};
+use super::trouble::{failed, is_full};
 use crate::media::MediaError;
 
 /// A file takes whole blocks of this size.
@@ -86,6 +85,11 @@ impl Space {
         self.with_room(BLOCK * 4, || Making::begin(&self.making(), name))
     }
 
+    /// Whether somebody is making the entry `name`. Blocking.
+    pub(crate) fn is_begun(&self, name: &str) -> bool {
+        making::is_held(&self.making().join(name))
+    }
+
     /// Sets so many bytes aside for an entry, in place of what was set aside for it before, and removes what was used longest
     /// ago if it has to; false if what is in use leaves no room. Blocking.
     pub(crate) fn reserve(&self, making: &Making, bytes: u64) -> Result<bool, MediaError> {
@@ -137,16 +141,6 @@ impl Space {
         written.map_err(|error| failed(&self.root, bytes, &error))
     }
 
-    /// The error of a child process that met a full disk twice, with what there is to do.
-    pub(crate) fn told(&self, error: MediaError) -> MediaError {
-        let (place, free) = (self.root.display(), self.free());
-        let MediaError { kind, message } = error;
-        let message = format!(
-            "{message}; the media cache {place} has {free} bytes free: free some space there, or lower media.cache_gib"
-        );
-        MediaError { kind, message }
-    }
-
     /// Removes entries of at least so many bytes in all, if there are. Blocking.
     pub(crate) fn make_room(&self, bytes: u64) {
         let Ok(mut ledger) = self.ledger() else { return };
@@ -166,7 +160,7 @@ impl Space {
     }
 
     /// Bytes that the disk has left for this process.
-    fn free(&self) -> u64 {
+    pub(super) fn free(&self) -> u64 {
         rustix::fs::statvfs(&self.root).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
@@ -257,37 +251,11 @@ impl Ledger {
     }
 }
 
-/// Whether an error says that there is no room: on the disk, in a quota, or for a file of this process.
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
-}
-
-/// An error of the cache directory, which is never an item's fault.
-pub(crate) fn failed(root: &Path, needed: u64, error: &io::Error) -> MediaError {
-    let place = root.display();
-    if [Errno::BADF, Errno::NOLCK, Errno::OPNOTSUPP].map(Some).contains(&Errno::from_io_error(error)) {
-        return MediaError::worker(format!(
-            "the file system of the media cache {place} has no locks ({error}); set media.cache_dir to a local directory"
-        ));
-    }
-    if !is_full(error) {
-        return MediaError::worker(format!("cannot write to the media cache {place}: {error}"));
-    }
-    let free = rustix::fs::statvfs(root).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-    let way_out = if error.kind() == io::ErrorKind::FileTooLarge {
-        "raise the largest file size (ulimit -f)"
-    } else {
-        "free some space there, or lower media.cache_gib"
-    };
-    MediaError::worker(format!(
-        "the media cache {place} has no room: {needed} bytes are needed and {free} are free ({error}); {way_out}"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use rustix::io::Errno;
 
     use super::*;
     use crate::media::cache::making::Lease;

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use super::super::cache::{Making, Turn};
 use super::super::clip::{self, kept};
 use super::super::{Clip, Kind, MediaError, MediaErrorKind, source};
-use super::{Inner, Key, Source, acquire, blocking, lock};
+use super::{Inner, Key, Source, blocking, lock};
 
 impl Inner {
     /// The clip as a whole, and the source's length in milliseconds.
@@ -21,7 +21,7 @@ impl Inner {
         if let Some(error) = lock(&self.failures).get(&key) {
             return Err(error);
         }
-        let known = lock(&self.clips).get(&key);
+        let known = self.known_clip(&key);
         let kept = if let Some(kept) = known {
             kept
         } else {
@@ -29,31 +29,37 @@ impl Inner {
             self.clip_flights.run(key.clone(), make).await?
         };
         let (shape, source_ms) = (kept.shape, kept.shape.source_ms);
-        let (sha256, url, file, identity) = if let Some(made) = &kept.made {
-            (made.sha256.clone(), None, made.file.clone(), made.identity.clone())
+        let (sha256, url, file, identity, lease) = if let Some(made) = kept.made {
+            (made.sha256, None, made.file, made.identity, Some(made.lease))
         } else {
             let url = uri.starts_with("https://").then(|| uri.into());
-            (key.0, url, source.file.clone(), source.identity.clone())
+            (key.0, url, source.file.clone(), source.identity.clone(), source.lease.clone())
         };
         let clip::Shape { mime, duration_ms, trimmed, smaller, sound, .. } = shape;
         let bytes = identity.bytes;
-        let clip = Clip { sha256, bytes, mime, duration_ms, trimmed, smaller, sound, url, file, identity };
+        let clip =
+            Clip { sha256, bytes, mime, duration_ms, trimmed, smaller, sound, url, file, identity, _lease: lease };
         Ok((Arc::new(clip), source_ms))
     }
 
-    async fn make_clip(self: Arc<Self>, key: Key, source: Source) -> Result<Arc<kept::Kept>, MediaError> {
-        if let Some(kept) = lock(&self.clips).get(&key) {
+    /// A clip that somebody uses, or that is the source itself.
+    fn known_clip(&self, key: &Key) -> Option<kept::Kept> {
+        lock(&self.clips).get(key).and_then(kept::Known::kept)
+    }
+
+    async fn make_clip(self: Arc<Self>, key: Key, source: Source) -> Result<kept::Kept, MediaError> {
+        if let Some(kept) = self.known_clip(&key) {
             return Ok(kept);
         }
         let silent = key.1 == Kind::Silent;
         let (inner, sha256) = (self.clone(), key.0.clone());
-        let look = move || kept::load(&inner.cache, &sha256, silent, &inner.settings);
+        let look = move || kept::load(&inner.cache, &sha256, silent, &inner.settings, &inner.known);
         let name = kept::name(&key.0, silent, &self.settings);
-        let kept = match self.cache.space().turn(&name, self.patience(), look).await? {
+        let kept = match self.cache.space().turn(&name, &self.slots, self.patience(), look).await? {
             Turn::Done(kept) => Ok(kept),
-            Turn::Mine(making) => self.clone().new_clip(&key, source, making).await,
+            Turn::Mine(making, _slot) => self.clone().new_clip(&key, source, making).await,
         };
-        kept.map(Arc::new).inspect(|kept| lock(&self.clips).insert(key.clone(), kept.clone())).inspect_err(|error| {
+        kept.inspect(|kept| lock(&self.clips).insert(key.clone(), kept.known())).inspect_err(|error| {
             if matches!(error.kind, MediaErrorKind::Invalid | MediaErrorKind::Killed) {
                 lock(&self.failures).insert(key.clone(), error.clone());
             }
@@ -61,25 +67,24 @@ impl Inner {
     }
 
     async fn new_clip(self: Arc<Self>, key: &Key, source: Source, making: Making) -> Result<kept::Kept, MediaError> {
-        let _slot = acquire(&self.slots).await?;
         let making = Arc::new(making);
         let (inner, here) = (self.clone(), making.clone());
         let work = blocking(move || inner.cache.space().with_room(0, || here.work())).await?;
         self.counts.clips.fetch_add(1, Ordering::Relaxed);
         let silent = key.1 == Kind::Silent;
-        let (shape, made) = clip::make(clip::Source {
+        let from = clip::Source {
             file: &source.file,
             bytes: source.identity.bytes,
             silent,
             dir: &work,
             settings: &self.settings,
             limits: &self.limits,
-        })
-        .await?;
+        };
+        let (shape, made) = self.attempts(|| clip::make(from)).await?;
         let (inner, sha256) = (self.clone(), key.0.clone());
         blocking(move || {
             source::unchanged(&source.file, &source.identity)?;
-            kept::save(&inner.cache, &making, &sha256, silent, &inner.settings, shape, made.as_deref())
+            kept::save(&inner.cache, &making, &sha256, silent, &inner.settings, &inner.known, (shape, made.as_deref()))
         })
         .await
     }

@@ -11,7 +11,7 @@ use super::super::cache::{Making, Turn};
 use super::super::decode::Decoded;
 use super::super::probe::Plan;
 use super::super::{Kind, MediaError, MediaErrorKind, Prepared, decode, probe, source};
-use super::{From, Inner, Key, Outcome, Source, acquire, blocking, lock};
+use super::{From, Inner, Key, Outcome, Source, blocking, lock};
 
 impl Inner {
     /// Frames and sound.
@@ -31,14 +31,16 @@ impl Inner {
         let (inner, (sha256, kind)) = (self.clone(), key.clone());
         let look = move || inner.cache.load(&sha256, kind);
         let name = self.cache.name(&key.0, kind);
-        let making = match self.cache.space().turn(&name, self.patience(), look).await? {
-            Turn::Done(prepared) => {
-                self.counts.disk_hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(self.keep(key, prepared));
-            }
-            Turn::Mine(making) => Arc::new(making),
-        };
+        let space = self.cache.space();
+        if let Some(prepared) = space.settled(&name, self.patience(), look.clone()).await? {
+            return Ok(self.found(key, prepared));
+        }
+        // What has to be fetched is fetched before there is a slot or a lock: a server is waited for by nobody else.
         let source = self.open(&key.0, from).await?;
+        let (making, _slot) = match space.turn(&name, &self.slots, self.patience(), look).await? {
+            Turn::Done(prepared) => return Ok(self.found(key, prepared)),
+            Turn::Mine(making, slot) => (Arc::new(making), slot),
+        };
         let made = self.clone().decode(&key, source, making).await;
         made.map(|prepared| self.keep(key.clone(), prepared)).inspect_err(|error| {
             if matches!(error.kind, MediaErrorKind::Invalid | MediaErrorKind::Killed) {
@@ -48,24 +50,10 @@ impl Inner {
     }
 
     async fn decode(self: Arc<Self>, key: &Key, source: Source, making: Arc<Making>) -> Result<Prepared, MediaError> {
-        let _slot = acquire(&self.slots).await?;
         let (inner, here) = (self.clone(), making.clone());
         let work = blocking(move || inner.cache.space().with_room(0, || here.work())).await?;
-        let (plan, decoded) = match self.read(&source.file, &work, key.1).await {
-            // Once may be bad luck.
-            Err(error) if error.kind == MediaErrorKind::Killed => self.read(&source.file, &work, key.1).await?,
-            Err(error) if is_full(&error) => {
-                let (inner, bytes) = (self.clone(), self.limits.max_output_bytes());
-                blocking(move || {
-                    inner.cache.space().make_room(bytes);
-                    Ok(())
-                })
-                .await?;
-                let again = self.read(&source.file, &work, key.1).await;
-                again.map_err(|error| self.cache.space().told(error))?
-            }
-            read => read?,
-        };
+        let (file, dir) = (&*source.file, &*work);
+        let (plan, decoded) = self.attempts(|| self.read(file, dir, key.1)).await?;
         let (inner, (sha256, kind)) = (self.clone(), key.clone());
         blocking(move || {
             source::unchanged(&source.file, &source.identity)?;
@@ -83,15 +71,15 @@ impl Inner {
         Ok((plan, decoded))
     }
 
+    /// What was on disk.
+    fn found(&self, key: Key, prepared: Prepared) -> Arc<Prepared> {
+        self.counts.disk_hits.fetch_add(1, Ordering::Relaxed);
+        self.keep(key, prepared)
+    }
+
     fn keep(&self, key: Key, prepared: Prepared) -> Arc<Prepared> {
         let prepared = Arc::new(prepared);
         lock(&self.memory).insert(key, &prepared);
         prepared
     }
-}
-
-/// Whether a child process met a full disk.
-fn is_full(error: &MediaError) -> bool {
-    let words = ["No space left on device", "Disk quota exceeded"];
-    error.kind == MediaErrorKind::Worker && words.iter().any(|words| error.message.contains(words))
 }

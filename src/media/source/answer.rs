@@ -50,6 +50,16 @@ pub(super) enum Got {
     Unchanged,
     /// A content, in the file `data` of the entry, synced.
     Body(Body),
+    /// Not at all for now: the server is down.
+    Down(Down),
+}
+
+/// A server that does not answer, or only with its own failures.
+#[derive(Debug)]
+pub(super) struct Down {
+    pub(super) message: String,
+    /// Not to be asked before, by its own account.
+    pub(super) hint: Option<Duration>,
 }
 
 /// A content that came whole.
@@ -58,6 +68,13 @@ pub(super) struct Body {
     pub(super) sha256: String,
     pub(super) bytes: u64,
     pub(super) etag: Option<String>,
+}
+
+impl Down {
+    /// None where waiting helps nobody: a server that is not the one it says.
+    pub(super) fn of(message: &str, hint: Option<Duration>) -> Option<Self> {
+        (!message.contains("invalid peer certificate")).then(|| Self { message: message.to_owned(), hint })
+    }
 }
 
 impl Failure {

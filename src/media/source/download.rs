@@ -2,7 +2,8 @@
 //!
 //! After a break the rest is asked for with `Range` and `If-Range` on a strong tag, so that a content that changed in
 //! between comes whole and never mixed; without such a tag it begins again. Attempts are counted only while they bring
-//! nothing, and all of them together have one deadline. The digest is made while the bytes come in.
+//! nothing, and all of them together have one deadline, which begins with the first. A server that uses them up is down: what
+//! follows is not decided here. The digest is made while the bytes come in.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -15,8 +16,8 @@ use reqwest::header::{ACCEPT, ACCEPT_ENCODING, IF_NONE_MATCH, IF_RANGE, RANGE};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::answer::{Asked, Body, Failure, Got, Head, judge};
-use super::remote::{Remote, data};
+use super::answer::{Asked, Body, Down, Failure, Got, Head, judge};
+use super::remote::{Remote, data, unavailable};
 use super::{WebUrl, hex};
 use crate::media::cache::{Making, failed, on_disk};
 use crate::media::library::blocking;
@@ -60,18 +61,25 @@ pub(super) async fn run(
     let part = Part { file, hasher: Sha256::new(), bytes: 0, reserved: 0, total: None, etag: None };
     let mut transfer = Transfer { remote, url, making, known, deadline, client: None, part: Some(part) };
     let mut policy = remote.store.policy;
-    if remote.is_failing(url) {
+    let host = url.place();
+    if remote.outages.is_down(&host, Instant::now()) {
         policy.attempts = 1;
     }
     let (mut attempt, mut furthest) = (1, 0);
     loop {
         let (message, hint) = match transfer.attempt().await {
-            Ok(Head::Unchanged) => return Ok(Got::Unchanged),
-            Ok(_) => {
-                remote.note(url, false);
-                return transfer.finish().await.map(Got::Body);
+            Ok(head) => {
+                remote.outages.end(&host);
+                let unchanged = head == Head::Unchanged;
+                return if unchanged { Ok(Got::Unchanged) } else { transfer.finish().await.map(Got::Body) };
             }
-            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::Final(error)) => {
+                // Whoever refuses, answers.
+                if matches!(error.kind, MediaErrorKind::NotFound | MediaErrorKind::Denied) {
+                    remote.outages.end(&host);
+                }
+                return Err(error);
+            }
             Err(Failure::Again { message, hint }) => (message, hint),
             Err(Failure::Restart { message }) => {
                 transfer.restart(None, None).await?;
@@ -84,12 +92,12 @@ pub(super) async fn run(
         }
         let error = CallError { kind: CallErrorKind::Unavailable, billed: Billed::No, message, retry_after: hint };
         let wait = policy.delay(attempt, &error, retry::jitter());
-        let Some(at) = wait.and_then(|wait| Instant::now().checked_add(wait)).filter(|at| *at < deadline) else {
-            remote.note(url, true);
-            let message = format!("cannot be fetched from {}: {}", url.place(), error.message);
-            return Err(MediaError::new(MediaErrorKind::Unavailable, message));
+        let at = Instant::now().checked_add(wait.unwrap_or_default()).filter(|at| *at < deadline);
+        let (Some(wait), Some(at)) = (wait, at) else {
+            let down = at.and_then(|_| Down::of(&error.message, hint));
+            return down.map(Got::Down).ok_or_else(|| unavailable(url, &error.message));
         };
-        tracing::debug!(host = %url.place(), attempt, reason = %error.message, "a source is asked for again");
+        tracing::debug!(%host, attempt, ?wait, reason = %error.message, "a source is asked for again");
         sleep_until(at).await;
         attempt += 1;
     }
@@ -134,11 +142,8 @@ impl Transfer<'_> {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(Failure::again(chain(&error.without_url()))),
             Err(_) => {
-                return Err(Failure::again(late(
-                    "begins no answer",
-                    "first_byte_seconds",
-                    self.remote.store.first_byte,
-                )));
+                let first_byte = self.remote.store.first_byte;
+                return Err(Failure::again(late("begins no answer", "first_byte_seconds", first_byte)));
             }
         };
         let head = judge(response.status().as_u16(), response.headers(), asked)?;

@@ -3,7 +3,6 @@
 //! A URL's content is known by a strong entity tag: another process asks with `If-None-Match`, and an answer of 304 costs no
 //! download, even when only the prepared entry is left. Within one process a URL is asked again after [`FRESH`].
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +11,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use super::answer::{Body, Got};
+use super::answer::{Body, Down, Got};
 use super::download;
 use super::index::{Index, Known, now_ms};
+use super::outage::Outages;
 use super::pins::Lines;
 use super::web::WebUrl;
 use super::{Allowed, Identity, Roots, Store};
@@ -26,11 +26,10 @@ use crate::media::library::blocking;
 use crate::media::once::{Once, Recent};
 use crate::media::stats::Stats;
 use crate::media::{MediaError, MediaErrorKind};
+use crate::retry;
 
 /// A URL is asked for changes no more often.
 const FRESH: Duration = Duration::from_mins(10);
-/// A host that failed a whole fetch gets one attempt per source for so long.
-const FAILING: Duration = Duration::from_mins(1);
 const REMEMBERED: usize = 100_000;
 /// The content of an entry, beside its manifest.
 pub(super) const DATA: &str = "data";
@@ -49,7 +48,7 @@ pub(crate) struct Remote {
     /// What this process has hashed itself.
     hashed: Mutex<Recent<Arc<str>, Identity>>,
     flights: Once<(String, Want), Result<Arc<str>, MediaError>>,
-    failing: Mutex<HashMap<String, Instant>>,
+    pub(super) outages: Outages,
     pub(crate) counts: Counts,
 }
 
@@ -100,7 +99,7 @@ impl Remote {
             fresh: Mutex::new(Recent::new(REMEMBERED)),
             hashed: Mutex::new(Recent::new(REMEMBERED)),
             flights: Once::new(),
-            failing: Mutex::default(),
+            outages: Outages::new(store.outage, store.policy.max),
             counts: Counts::default(),
             store,
         })
@@ -129,7 +128,7 @@ impl Remote {
                 return Err(MediaError::new(MediaErrorKind::Unavailable, "changes on its server while it is read"));
             }
         }
-        Err(MediaError::worker("what is fetched is removed from the media cache at once; raise media.cache_gib"))
+        Err(self.space.too_small())
     }
 
     /// Removes a content that is not what it was. Blocking.
@@ -145,8 +144,32 @@ impl Remote {
 
     async fn fetch(self: Arc<Self>, url: WebUrl, key: String, want: Want) -> Result<Arc<str>, MediaError> {
         self.swept.call_once(|| self.index.sweep());
-        let (began, deadline) = (now_ms(), Instant::now() + self.store.total);
-        let (remote, of) = (self.clone(), key.clone());
+        let began = now_ms();
+        loop {
+            let Down { message, hint } = match self.once(&url, &key, want, began).await? {
+                Ok(sha256) => {
+                    lock(&self.fresh).insert(key, (Arc::clone(&sha256), Instant::now()));
+                    return Ok(sha256);
+                }
+                Err(down) => down,
+            };
+            let Some(pause) = self.outages.pause(&url.place(), hint, retry::jitter(), Instant::now()) else {
+                return Err(unavailable(&url, &message));
+            };
+            tracing::debug!(?url, ?pause, reason = %message, "a source waits for its server");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One fetch since `began`, by whoever's turn it is.
+    async fn once(
+        self: &Arc<Self>,
+        url: &WebUrl,
+        key: &str,
+        want: Want,
+        began: u64,
+    ) -> Result<Result<Arc<str>, Down>, MediaError> {
+        let (remote, of) = (self.clone(), key.to_owned());
         // Another process may have asked while this one waited for its turn.
         let look = move || {
             let known = remote.index.read(&of)?;
@@ -154,12 +177,12 @@ impl Remote {
                 || want == Want::Digest || Lease::of(&remote.space.place(Area::Sources, &known.sha256)).is_some();
             (known.checked_ms >= began && here()).then_some(known)
         };
-        let sha256 = match self.space.turn(&format!("url-{key}"), self.store.total, look).await? {
-            Turn::Done(known) => known.sha256.into(),
-            Turn::Mine(making) => self.ask(&url, &key, want, making, deadline).await?,
-        };
-        lock(&self.fresh).insert(key, (Arc::clone(&sha256), Instant::now()));
-        Ok(sha256)
+        // Another process has its lock for a download alone, and then for what it takes to keep it.
+        let patience = self.store.total + self.store.idle;
+        match self.space.turn(&format!("url-{key}"), &self.slots, patience, look).await? {
+            Turn::Done(known) => Ok(Ok(known.sha256.into())),
+            Turn::Mine(making, slot) => self.ask(url, key, want, making, slot).await,
+        }
     }
 
     async fn ask(
@@ -168,9 +191,10 @@ impl Remote {
         key: &str,
         want: Want,
         making: Making,
-        deadline: Instant,
-    ) -> Result<Arc<str>, MediaError> {
-        let slot = self.slots.acquire().await.map_err(|_| MediaError::worker("the media library is closed"))?;
+        slot: SemaphorePermit<'_>,
+    ) -> Result<Result<Arc<str>, Down>, MediaError> {
+        // The queue for a slot is over: it is no part of the download's time.
+        let deadline = Instant::now() + self.store.total;
         let (remote, of) = (self.clone(), key.to_owned());
         let known = blocking(move || Ok(remote.index.read(&of))).await?.filter(|_| want == Want::Digest);
         let etag = known.as_ref().and_then(|known| known.etag.clone());
@@ -184,15 +208,16 @@ impl Remote {
                 blocking(move || {
                     let known = Known { checked_ms: now_ms(), ..known };
                     remote.index.write(&key, &known);
-                    Ok(known.sha256.into())
+                    Ok(Ok(known.sha256.into()))
                 })
                 .await
             }
             (Got::Unchanged, None) => Err(MediaError::worker("an answer of 304 to a request without a tag")),
             (Got::Body(body), _) => {
                 self.counts.downloads.fetch_add(1, Ordering::Relaxed);
-                blocking(move || remote.keep(&key, &making, body)).await
+                blocking(move || remote.keep(&key, &making, body).map(Ok)).await
             }
+            (Got::Down(down), _) => Ok(Err(down)),
         }
     }
 
@@ -230,11 +255,6 @@ impl Remote {
         Some(Fetched { file, identity, verified, lease })
     }
 
-    /// How long one fetch may take.
-    pub(crate) fn patience(&self) -> Duration {
-        self.store.total
-    }
-
     /// What it did so far; nothing of decoding.
     pub(crate) fn stats(&self) -> Stats {
         Stats {
@@ -249,21 +269,11 @@ impl Remote {
     pub(super) async fn line(&self, url: &WebUrl) -> Result<Result<&reqwest::Client, String>, MediaError> {
         self.lines.judged(url, &self.store).await
     }
+}
 
-    /// Whether this host has just failed a whole fetch.
-    pub(super) fn is_failing(&self, url: &WebUrl) -> bool {
-        lock(&self.failing).get(&url.place()).is_some_and(|at| at.elapsed() < FAILING)
-    }
-
-    pub(super) fn note(&self, url: &WebUrl, failed: bool) {
-        let mut failing = lock(&self.failing);
-        if failed {
-            failing.retain(|_, at| at.elapsed() < FAILING);
-            failing.insert(url.place(), Instant::now());
-        } else {
-            failing.remove(&url.place());
-        }
-    }
+/// A source that cannot be had for now.
+pub(super) fn unavailable(url: &WebUrl, message: &str) -> MediaError {
+    MediaError::new(MediaErrorKind::Unavailable, format!("cannot be fetched from {}: {message}", url.place()))
 }
 
 /// A URL of which no prefix is allowed.

@@ -26,8 +26,10 @@ pub struct Store {
     pub first_byte: Duration,
     /// Between two pieces of an answer.
     pub idle: Duration,
-    /// One source, from the first request to its last byte, with all attempts and waits.
+    /// One download, from its first request to its last byte, with its attempts and the waits between them.
     pub total: Duration,
+    /// How long the sources of a server that is down wait for it; zero: not at all.
+    pub outage: Duration,
     /// Fetched at once.
     pub downloads: usize,
     /// Attempts in a row that bring nothing.
@@ -48,6 +50,7 @@ impl Default for Store {
             first_byte: Duration::from_mins(1),
             idle: Duration::from_secs(30),
             total: Duration::from_hours(1),
+            outage: Duration::from_mins(10),
             downloads: 4,
             policy: Policy { attempts: 6, base: Duration::from_millis(500), max: Duration::from_secs(30) },
             extra_ca_file: None,

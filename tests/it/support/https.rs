@@ -169,7 +169,7 @@ impl Https {
         self.seen.body_bytes.load(Ordering::Relaxed)
     }
 
-    /// Settings with which this server, and it alone, may be asked; waits are short.
+    /// Settings with which this server, and it alone, may be asked; waits are short, and no outage is waited for.
     pub(crate) fn store(&self) -> Store {
         Store {
             allow: vec![self.url("/").parse::<Allowed>().unwrap()],
@@ -178,6 +178,7 @@ impl Https {
             first_byte: Duration::from_secs(20),
             idle: Duration::from_secs(20),
             total: Duration::from_mins(1),
+            outage: Duration::ZERO,
             policy: Policy { attempts: 4, base: Duration::from_millis(1), max: Duration::from_millis(5) },
             extra_ca_file: Some(ca()),
             ..Store::default()
@@ -187,7 +188,7 @@ impl Https {
     /// The same as a configuration file.
     pub(crate) fn config(&self) -> String {
         format!(
-            "[http]\nextra_ca_file = \"{}\"\n[store]\nallow = [\"file:///\", \"{}\"]\nprivate_hosts = [\"{}\"]\n",
+            "[http]\nextra_ca_file = \"{}\"\n[store]\nallow = [\"file:///\", \"{}\"]\nprivate_hosts = [\"{}\"]\noutage_seconds = 0\n",
             ca().display(),
             self.url("/"),
             self.host()
