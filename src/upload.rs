@@ -7,7 +7,7 @@
 //!
 //! All who need one clip wait for one upload ([`Once`]). Files are ours to delete only where the registry has them: a
 //! project may hold other people's. What fails is told as what it means for the call ([`NotUploaded`]) and is retried by the
-//! caller with its own patience; nothing here waits long but for a file that is being processed.
+//! caller with its own patience; nothing here waits long but for a file that is being processed, and a stop ends every wait.
 //! Rejected: uploading in advance for jobs that wait (it fills the store), and hashes of keys as names of credentials (they
 //! would put something derived from a secret into the state): the label is used, as everywhere.
 
@@ -264,3 +264,6 @@ fn call_error(kind: CallErrorKind, message: String, retry_after: Option<Duration
 fn unavailable(message: &str, retry_after: Option<Duration>) -> CallError {
     call_error(CallErrorKind::Unavailable, message.to_owned(), retry_after)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use super::registry::{Key, Phase, Row, now};
 use super::{FileState, Files, FilesError, Inner, Lost, NotUploaded, Place};
 use crate::media::MediaError;
@@ -17,14 +15,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 impl Inner {
     /// Looks again and again until a file is ready. What cannot be seen for a while is looked at again; the deadline runs
     /// from when the file was there, also over several processes, and ends no file before it was looked at once.
-    pub(super) async fn until_ready(
-        &self,
-        key: &Key,
-        mut row: Row,
-        place: &Place,
-        files: &Files,
-        stop: &CancellationToken,
-    ) -> Result<(), Lost> {
+    pub(super) async fn until_ready(&self, key: &Key, mut row: Row, place: &Place, files: &Files) -> Result<(), Lost> {
         let mut pause = FIRST;
         loop {
             if row.phase == Phase::Active {
@@ -53,10 +44,7 @@ impl Inner {
                     "{provider}: an uploaded clip is not ready after {seconds} s (providers.{provider}.upload_deadline_seconds)"
                 ))));
             }
-            tokio::select! {
-                () = stop.cancelled() => return Err(Lost::For(NotUploaded::Stopped)),
-                () = tokio::time::sleep(hint.unwrap_or(pause).min(place.bounds.deadline)) => {}
-            }
+            tokio::time::sleep(hint.unwrap_or(pause).min(place.bounds.deadline)).await;
             pause = (pause * 3 / 2).min(LONGEST);
         }
     }
