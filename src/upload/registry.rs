@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -88,15 +89,28 @@ impl Row {
     /// The same with what the provider says of it.
     pub(super) fn with(self, file: &RemoteFile) -> Self {
         let phase = if file.state == FileState::Active { Phase::Active } else { Phase::Processing };
-        let since = if self.phase == Phase::Uploading { now() } else { self.since };
+        let now = now();
+        let (since, last_used) = if self.phase == Phase::Uploading { (now, now) } else { (self.since, self.last_used) };
         Self {
             phase,
             name: Some(file.name.clone()),
             uri: Some(file.uri.as_str().into()),
-            expires_at: Some(file.expires_at.map_or_else(|| now() + KEPT_SECONDS, jiff::Timestamp::as_second)),
+            expires_at: Some(file.expires_at.map_or_else(|| now + KEPT_SECONDS, jiff::Timestamp::as_second)),
             since,
+            last_used,
             ..self
         }
+    }
+
+    /// For how long it was seen being processed: while it is, its last use is the last look at it.
+    pub(super) fn seen(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.last_used - self.since).unwrap_or(0))
+    }
+
+    /// The same, seen just now, and being processed for so long: what nobody saw of it is left out.
+    pub(super) fn seen_for(self, seen: Duration) -> Self {
+        let last_used = now();
+        Self { since: last_used - i64::try_from(seen.as_secs()).unwrap_or(0), last_used, ..self }
     }
 
     /// Whether it is over, or so soon that it is not used any more.
@@ -169,7 +183,7 @@ impl Registry {
     /// A file that was ready is to be looked at again. In memory alone: the next process looks by itself.
     pub(super) fn doubt(&self, key: &Key) {
         if let Some(row) = self.books().rows.get_mut(key).filter(|row| row.phase == Phase::Active) {
-            (row.phase, row.since) = (Phase::Processing, now());
+            (row.phase, row.since, row.last_used) = (Phase::Processing, now(), now());
         }
     }
 
@@ -408,5 +422,13 @@ mod tests {
             registry.forget(&key("K", name)).await;
         }
         assert_eq!(victim(true), None);
+    }
+
+    #[test]
+    fn time_in_which_nobody_saw_a_file_is_left_out() {
+        let row = Row { since: now() - 5_000, last_used: now() - 4_990, ..row(1, 0) };
+        assert_eq!(row.seen(), Duration::from_secs(10));
+        let row = row.seen_for(Duration::from_millis(12_700));
+        assert_eq!((row.seen(), row.last_used - row.since), (Duration::from_secs(12), 12));
     }
 }
