@@ -60,8 +60,6 @@ struct Inner {
     bounds: BTreeMap<String, Bounds>,
     flights: Once<Key, Result<(), NotUploaded>>,
     slots: Semaphore,
-    /// Held while room is made and taken.
-    room: tokio::sync::Mutex<()>,
     /// How often there was no room, since there last was.
     refused: AtomicU32,
     told: AtomicBool,
@@ -114,7 +112,6 @@ impl Uploads {
             bounds,
             flights: Once::new(),
             slots: Semaphore::new(AT_ONCE),
-            room: tokio::sync::Mutex::default(),
             refused: AtomicU32::new(0),
             told: AtomicBool::new(false),
             broken: Mutex::default(),

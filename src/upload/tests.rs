@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Gateway {
     base_url: String,
     shared: Arc<Passing>,
-    _simulator: Simulator,
+    simulator: Simulator,
     _tasks: JoinSet<()>,
 }
 
@@ -50,12 +50,16 @@ impl Gateway {
         let base_url = format!("http://{}", listener.local_addr().unwrap());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { base_url, shared, _simulator: simulator, _tasks: tasks }
+        Self { base_url, shared, simulator, _tasks: tasks }
     }
 
     async fn hangs(&self) {
         let mut hanging = self.shared.hanging.subscribe();
         timeout(PATIENCE, hanging.wait_for(|hanging| *hanging > 0)).await.unwrap().unwrap();
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.simulator.stats().files.values().map(|files| files.live_bytes).sum()
     }
 }
 
@@ -142,4 +146,20 @@ async fn a_stop_ends_a_look_at_a_file_a_list_and_a_delete_that_hang() {
     drop(bench.up(&bench.clip("old", 60)).await.unwrap());
     let clip = bench.clip("new", 50);
     stopped(&gateway, &bench, bench.up(&clip)).await;
+}
+
+#[tokio::test]
+async fn a_delete_that_hangs_holds_up_no_upload_that_has_room() {
+    let gateway = Gateway::start(FileSettings::default(), &["DELETE"]).await;
+    let bench = Bench::new(&gateway, 100).await;
+    drop(bench.up(&bench.clip("old", 60)).await.unwrap());
+    let (large, small) = (bench.clip("large", 50), bench.clip("small", 40));
+    let mut waiting = Box::pin(bench.up(&large));
+    tokio::select! {
+        _ = &mut waiting => panic!("there is no room before the old one is gone"),
+        () = gateway.hangs() => {}
+    }
+    timeout(PATIENCE, bench.up(&small)).await.expect("it is held up").unwrap();
+    assert!((&mut waiting).now_or_never().is_none());
+    assert_eq!(gateway.live_bytes(), 100, "never more than is kept");
 }
