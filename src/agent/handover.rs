@@ -16,7 +16,7 @@ use self::inline::{Inline, MOST_PER_REQUEST};
 use super::caller::NoReply;
 use super::line::{Account, Line};
 use crate::fault::Halt;
-use crate::media::{Clip, MediaError};
+use crate::media::{Address, Clip, MediaError};
 use crate::provider::credentials::Credential;
 use crate::provider::{CallError, CallErrorKind, Endpoint, Part, Request, VideoFrom, VideoWay};
 use crate::quota::gate::Gate;
@@ -110,10 +110,11 @@ impl<'a> Clips<'a> {
         };
         let inside = inside.map_err(|error| NotHanded::Never(NoReply::Media(error.about("a clip"))))?;
         let (mut inside, mut uris) = (inside.into_iter(), uploaded.iter().map(|(_, uri)| Arc::clone(uri)));
-        let from = clips.iter().zip(&ways).map(|(clip, way)| match way {
-            Way::Inside => inside.next().map(VideoFrom::Inline),
-            Way::Fetched => clip.url.clone().map(VideoFrom::Uri),
-            Way::Uploaded => uris.next().map(VideoFrom::Uri),
+        let from = clips.iter().zip(&ways).map(|(clip, way)| match (way, &clip.address) {
+            (Way::Inside, _) => inside.next().map(VideoFrom::Inline),
+            (Way::Fetched, Address::Public(url)) => Some(VideoFrom::Uri(Arc::clone(url))),
+            (Way::Fetched, Address::Private | Address::None) => None,
+            (Way::Uploaded, _) => uris.next().map(VideoFrom::Uri),
         });
         let request = with(self.request, from.flatten().collect());
         Ok(Handed { request: Cow::Owned(request), accounts, uploaded })
@@ -203,7 +204,7 @@ fn ways(endpoint: &Endpoint, clips: &[&Arc<Clip>]) -> Result<Vec<Way>, NoReply> 
                     "provider {name} takes no clips (providers.{name}.video)"
                 ))));
             }
-            VideoWay::Url if clip.url.is_some() => Way::Fetched,
+            VideoWay::Url if matches!(clip.address, Address::Public(_)) => Way::Fetched,
             _ if small => Way::Inside,
             VideoWay::Upload => Way::Uploaded,
             VideoWay::Inline | VideoWay::Url => return Err(NoReply::Media(too_large(endpoint, clip))),
@@ -216,9 +217,12 @@ fn ways(endpoint: &Endpoint, clips: &[&Arc<Clip>]) -> Result<Vec<Way>, NoReply> 
 
 fn too_large(endpoint: &Endpoint, clip: &Clip) -> MediaError {
     let (name, most) = (&endpoint.name, endpoint.inline_bytes.min(MOST_PER_REQUEST) >> 20);
+    let private = endpoint.video == VideoWay::Url && clip.address == Address::Private;
+    let why =
+        if private { "; its address is told to nobody, since its server is one of [store] private_hosts" } else { "" };
     MediaError::invalid(format!(
         "a clip of {} KiB does not fit into a request to {name}, which takes {most} MiB (providers.{name}.inline_mib; \
-         {} for all clips of an item): set media.clip_mib in the recipe to make it smaller",
+         {} for all clips of an item){why}: set media.clip_mib in the recipe to make it smaller",
         clip.bytes.div_ceil(1 << 10),
         MOST_PER_REQUEST >> 20
     ))
@@ -263,27 +267,31 @@ mod tests {
         }
     }
 
-    fn clip(bytes: usize, url: Option<&str>) -> Arc<Clip> {
+    fn clip(bytes: usize, address: Address) -> Arc<Clip> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.mp4");
         std::fs::write(&path, vec![1; bytes]).unwrap();
-        Arc::new(Clip { url: url.map(Arc::from), ..clip_of_file(&path) })
+        Arc::new(Clip { address, ..clip_of_file(&path) })
     }
 
     #[test]
     fn a_clip_goes_the_way_its_provider_takes() {
         use VideoWay::{Inline, Upload, Url};
-        let (small, large) = (clip(10, None), clip(1000, None));
-        let remote = clip(1000, Some("https://host/a.mp4?signature=secret"));
+        let (small, large) = (clip(10, Address::None), clip(1000, Address::None));
+        let remote = clip(1000, Address::Public("https://host/a.mp4?signature=secret".into()));
+        let (near, own) = (clip(10, Address::Private), clip(1000, Address::Private));
         for (video, clip, way) in [
             (Upload, &small, Some(Way::Inside)),
             (Upload, &large, Some(Way::Uploaded)),
             (Upload, &remote, Some(Way::Uploaded)),
+            (Upload, &own, Some(Way::Uploaded)),
             (Inline, &small, Some(Way::Inside)),
             (Inline, &large, None),
             (Inline, &remote, None),
             (Url, &small, Some(Way::Inside)),
             (Url, &remote, Some(Way::Fetched)),
+            (Url, &near, Some(Way::Inside)),
+            (Url, &own, None),
             (Url, &large, None),
         ] {
             let ways = ways(&endpoint(video, 100), &[clip]);
@@ -292,6 +300,8 @@ mod tests {
                 (None, Err(NoReply::Media(error))) => {
                     assert!(error.message.contains("providers.p.inline_mib"), "{error}");
                     assert!(error.message.contains("media.clip_mib") && !error.message.contains("secret"), "{error}");
+                    let named = error.message.contains("[store] private_hosts");
+                    assert_eq!(named, clip.address == Address::Private, "{error}");
                 }
                 (way, ways) => panic!("{video:?} {clip:?}: {way:?}, {ways:?}"),
             }
@@ -302,15 +312,15 @@ mod tests {
     #[test]
     fn a_request_holds_only_so_much_and_the_rest_is_uploaded() {
         // Not read: its size is all that is looked at.
-        let large = Arc::new(Clip { bytes: MOST_PER_REQUEST / 2 + 1, ..(*clip(1, None)).clone() });
-        let small = clip(10, None);
+        let large = Arc::new(Clip { bytes: MOST_PER_REQUEST / 2 + 1, ..(*clip(1, Address::None)).clone() });
+        let small = clip(10, Address::None);
         let ways = ways(&endpoint(VideoWay::Upload, u64::MAX), &[&large, &large, &small]).unwrap();
         assert_eq!(ways, [Way::Inside, Way::Uploaded, Way::Inside]);
     }
 
     #[test]
     fn each_clip_gets_its_own_place_and_all_else_stays() {
-        let (one, two) = (clip(1, None), clip(2, None));
+        let (one, two) = (clip(1, Address::None), clip(2, Address::None));
         let part = |clip: &Arc<Clip>| Part::Video {
             from: VideoFrom::Clip(Arc::clone(clip)),
             mime: "video/mp4",

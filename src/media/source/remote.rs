@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::address::Reach;
 use super::answer::{Body, Got};
 use super::download;
 use super::index::{Index, Known, now_ms};
@@ -243,6 +244,11 @@ impl Remote {
             downloaded_bytes: self.counts.bytes.load(Ordering::Relaxed),
             ..Stats::default()
         }
+    }
+
+    /// Whether a URL is that of a public host, as it is written and as the settings name it.
+    pub(crate) fn is_public(&self, url: &WebUrl) -> bool {
+        self.store.reach(url) == Reach::Public && url.check_host(Reach::Public).is_ok()
     }
 
     /// The connections for a URL; see [`Lines::judged`].
