@@ -170,6 +170,11 @@ impl Use {
         ready.ok_or_else(|| NotUploaded::Provider(format!("{}: an uploaded clip does not stay", endpoint.name)))
     }
 
+    /// Whether the file is still at `uri`, and good for a call that begins now.
+    pub(crate) fn is_at(&self, uri: &str) -> bool {
+        self.inner.registry.ready(&self.key).as_deref() == Some(uri)
+    }
+
     /// The provider says that the file at `uri` is not there: it is forgotten, so that it is uploaded again.
     pub(crate) async fn gone(&self, uri: &str) {
         self.inner.registry.forget_at(&self.key, uri).await;

@@ -22,7 +22,7 @@ use crate::media::MediaError;
 use crate::price::Nano;
 use crate::provider::http::Client;
 use crate::provider::{Billed, CallError, CallErrorKind, Reply, Request, Usage};
-use crate::quota::gate::{Gate, NoReservation, Reservation};
+use crate::quota::gate::{Gate, Reservation};
 use crate::quota::ledger::End;
 use crate::retry::jitter;
 
@@ -164,15 +164,10 @@ impl Caller {
                     continue;
                 }
             };
-            let specs: Vec<_> = handed.accounts.iter().map(|account| &account.spec).collect();
             let asked = Instant::now();
-            let reserved = live.gate.reserve(&specs, cost.tokens, cost.bound, payer.stop).await;
-            let (chosen, reservation) = reserved.map_err(|no| match no {
-                NoReservation::Halt(halt) => NoReply::Halt(halt),
-                NoReservation::Never(why) => NoReply::Refused(why),
-            })?;
-            let account = handed.accounts[chosen];
+            let reserved = handed.reserve(&live.gate, &cost, payer.stop).await?;
             failures.waited(asked.elapsed());
+            let Some((account, reservation)) = reserved else { continue };
             attempts += 1;
             let error = match live.client.call(&line.endpoint, &account.credential, &handed.request).await {
                 Ok(reply) => {

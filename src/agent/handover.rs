@@ -2,13 +2,16 @@
 //!
 //! A small clip goes inside the request, a large one is uploaded, or the provider fetches the source itself. An uploaded
 //! file belongs to the project of one credential: the call is then made with that credential and no other, preferably
-//! with one that has the files already. What goes wrong here is met like a failed call ([`super::caller`]) but costs no
-//! attempt that could be billed, no ask and no try.
+//! with one that has the files already ([`keys`]). What goes wrong here is met like a failed call ([`super::caller`]) but
+//! costs no attempt that could be billed, no ask and no try.
 
 mod inline;
+mod keys;
+mod reserve;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +35,16 @@ pub struct Handover {
 /// A request that can be sent, and by whom.
 pub(super) struct Handed<'a> {
     pub(super) request: Cow<'a, Request>,
-    pub(super) accounts: Vec<&'a Account>,
+    accounts: Vec<&'a Account>,
+    /// How long it may wait for them before others are looked at.
+    longest: Duration,
+    uploaded: Vec<(Use, Arc<str>)>,
+}
+
+/// The credential that has the files of a request.
+struct Placed<'a> {
+    accounts: Vec<&'a Account>,
+    longest: Duration,
     uploaded: Vec<(Use, Arc<str>)>,
 }
 
@@ -90,7 +102,8 @@ impl<'a> Clips<'a> {
     ) -> Result<Handed<'a>, NotHanded<'a>> {
         let clips = clips(self.request);
         if clips.is_empty() {
-            return Ok(Handed { request: Cow::Borrowed(self.request), accounts, uploaded: Vec::new() });
+            let request = Cow::Borrowed(self.request);
+            return Ok(Handed { request, accounts, longest: Duration::MAX, uploaded: Vec::new() });
         }
         let ways = ways(&line.endpoint, &clips).map_err(NotHanded::Never)?;
         let going = |wanted: Way| {
@@ -98,8 +111,8 @@ impl<'a> Clips<'a> {
             all.map(|(clip, _)| *clip).collect::<Vec<_>>()
         };
         let files = going(Way::Uploaded);
-        let (accounts, uploaded) = if files.is_empty() {
-            (accounts, Vec::new())
+        let Placed { accounts, longest, uploaded } = if files.is_empty() {
+            Placed { accounts, longest: Duration::MAX, uploaded: Vec::new() }
         } else {
             self.upload(line, accounts, &files, gate, stop).await?
         };
@@ -116,11 +129,11 @@ impl<'a> Clips<'a> {
             (Way::Fetched, Address::Private | Address::None) => None,
             (Way::Uploaded, _) => uris.next().map(VideoFrom::Uri),
         });
-        let request = with(self.request, from.flatten().collect());
-        Ok(Handed { request: Cow::Owned(request), accounts, uploaded })
+        let request = Cow::Owned(with(self.request, from.flatten().collect()));
+        Ok(Handed { request, accounts, longest, uploaded })
     }
 
-    /// Has the files at one credential that is not away: one that has them already, else the next in turn.
+    /// Has the files at one credential of those that are back soon: one that has them already, else the next in turn.
     async fn upload(
         &self,
         line: &'a Line,
@@ -128,14 +141,9 @@ impl<'a> Clips<'a> {
         files: &[&Arc<Clip>],
         gate: &Gate,
         stop: &CancellationToken,
-    ) -> Result<(Vec<&'a Account>, Vec<(Use, Arc<str>)>), NotHanded<'a>> {
-        let mut here = Vec::with_capacity(accounts.len());
-        for account in &accounts {
-            if accounts.len() == 1 || !gate.is_away(&account.spec).await {
-                here.push(*account);
-            }
-        }
-        let accounts = if here.is_empty() { accounts } else { here };
+    ) -> Result<Placed<'a>, NotHanded<'a>> {
+        let near = keys::near(accounts, gate, stop).await;
+        let keys::Near { accounts, longest } = near.map_err(|halt| NotHanded::Never(NoReply::Halt(halt)))?;
         let credentials: Vec<&Credential> = accounts.iter().map(|account| &account.credential).collect();
         let (chosen, uses) = self.handover.uploads.choose(&line.endpoint, &credentials, files);
         let Some(account) = accounts.get(chosen).copied() else {
@@ -155,7 +163,7 @@ impl<'a> Clips<'a> {
             })?;
             uploaded.push((wanted, uri));
         }
-        Ok((vec![account], uploaded))
+        Ok(Placed { accounts: vec![account], longest, uploaded })
     }
 
     /// Takes note of a failed call that is about its files. A file that is gone is uploaded again once.
