@@ -293,6 +293,36 @@ fn what_a_provider_does_not_take_is_said_before_anything_is_paid() {
 }
 
 #[test]
+fn a_role_that_would_be_shown_nothing_of_an_item_fails_it_unasked_with_the_way_out() {
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    work.clip("sound.wav", Style::small(Content::AudioOnly, 9), 1);
+    work.clip("mute.mp4", Style::small(Content::NoAudio, 9), 1);
+    let sound = json!({ "id": "sound", "audio": "clips/sound.wav", "query": "Who? [[sim: score=9]]" });
+    let clip = json!({ "id": "clip", "video": "clips/0.mp4", "query": "Where? [[sim: score=9]]" });
+    let mute = json!({ "id": "mute", "video": "clips/mute.mp4", "query": "What? [[sim: score=9]]" });
+    for (media, blind, lacks, more) in [
+        ("video", "sound", "no video", "\"video+audio\""),
+        ("frames", "sound", "no video", "\"frames+audio\""),
+        ("audio", "mute", "no sound", "\"frames+audio\""),
+    ] {
+        let file = work.items("items.jsonl", &[sound.clone(), clip.clone(), mute.clone()]);
+        let aurelia = Aurelia::new(&work, &sim).corpus(&file).arg("--recipe").arg(recipe(&work, media, &[]));
+        let (calls, _) = sim.counted(|| aurelia.run().expect(1));
+        let records = work.records();
+        let error = records[blind].error.clone().unwrap();
+        assert_eq!((error.kind.name(), error.role.unwrap().name()), ("invalid_media", "generator"), "{media}");
+        let says = |words: &str| error.message.contains(words);
+        assert!(says("roles.generator.media") && says(lacks) && says(more), "{}", error.message);
+        let others = records.values().filter(|record| record.error.is_none()).count();
+        assert_eq!((others, calls), (2, 6), "{media}: the others are asked about, three calls each");
+        std::fs::remove_dir_all(work.out()).unwrap();
+    }
+    let file = work.items("items.jsonl", &[sound, clip]);
+    let both = recipe(&work, "video+audio", &[]);
+    Aurelia::new(&work, &sim).corpus(&file).arg("--recipe").arg(both).run().expect(0);
+}
+
+#[test]
 fn a_dry_run_counts_the_seconds_of_clips() {
     let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
     let file = work.items("items.jsonl", &corpus(1, 1));
