@@ -21,7 +21,7 @@ use super::line::{Account, Line};
 use crate::fault::Halt;
 use crate::media::{Address, Clip, MediaError};
 use crate::provider::credentials::Credential;
-use crate::provider::{CallError, CallErrorKind, Endpoint, Part, Request, VideoFrom, VideoWay};
+use crate::provider::{CallError, CallErrorKind, Endpoint, Part, Request, VideoFrom, VideoSent, VideoWay};
 use crate::quota::gate::Gate;
 use crate::upload::{NotUploaded, Uploads, Use};
 
@@ -35,6 +35,8 @@ pub struct Handover {
 /// A request that can be sent, and by whom.
 pub(super) struct Handed<'a> {
     pub(super) request: Cow<'a, Request>,
+    /// How each of its clips goes, in order.
+    pub(super) sent: Vec<VideoSent>,
     accounts: Vec<&'a Account>,
     /// How long it may wait for them before others are looked at.
     longest: Duration,
@@ -102,35 +104,35 @@ impl<'a> Clips<'a> {
     ) -> Result<Handed<'a>, NotHanded<'a>> {
         let clips = clips(self.request);
         if clips.is_empty() {
-            let request = Cow::Borrowed(self.request);
-            return Ok(Handed { request, accounts, longest: Duration::MAX, uploaded: Vec::new() });
+            let (request, sent) = (Cow::Borrowed(self.request), Vec::new());
+            return Ok(Handed { request, sent, accounts, longest: Duration::MAX, uploaded: Vec::new() });
         }
-        let ways = ways(&line.endpoint, &clips).map_err(NotHanded::Never)?;
-        let going = |wanted: Way| {
-            let all = clips.iter().zip(&ways).filter(move |(_, way)| **way == wanted);
+        let sent = ways(&line.endpoint, &clips).map_err(NotHanded::Never)?;
+        let going = |wanted: VideoSent| {
+            let all = clips.iter().zip(&sent).filter(move |(_, way)| **way == wanted);
             all.map(|(clip, _)| *clip).collect::<Vec<_>>()
         };
-        let files = going(Way::Uploaded);
+        let files = going(VideoSent::Upload);
         let Placed { accounts, longest, uploaded } = if files.is_empty() {
             Placed { accounts, longest: Duration::MAX, uploaded: Vec::new() }
         } else {
             self.upload(line, accounts, &files, gate, stop).await?
         };
-        let small = going(Way::Inside);
+        let small = going(VideoSent::Inline);
         let inside = tokio::select! {
             () = stop.cancelled() => return Err(NotHanded::Never(NoReply::Halt(Halt::Stopped))),
             encoded = self.handover.inline.encoded(&small) => encoded,
         };
         let inside = inside.map_err(|error| NotHanded::Never(NoReply::Media(error.about("a clip"))))?;
         let (mut inside, mut uris) = (inside.into_iter(), uploaded.iter().map(|(_, uri)| Arc::clone(uri)));
-        let from = clips.iter().zip(&ways).map(|(clip, way)| match (way, &clip.address) {
-            (Way::Inside, _) => inside.next().map(VideoFrom::Inline),
-            (Way::Fetched, Address::Public(url)) => Some(VideoFrom::Uri(Arc::clone(url))),
-            (Way::Fetched, Address::Private | Address::None) => None,
-            (Way::Uploaded, _) => uris.next().map(VideoFrom::Uri),
+        let from = clips.iter().zip(&sent).map(|(clip, way)| match (way, &clip.address) {
+            (VideoSent::Inline, _) => inside.next().map(VideoFrom::Inline),
+            (VideoSent::Url, Address::Public(url)) => Some(VideoFrom::Uri(Arc::clone(url))),
+            (VideoSent::Url, Address::Private | Address::None) => None,
+            (VideoSent::Upload, _) => uris.next().map(VideoFrom::Uri),
         });
         let request = Cow::Owned(with(self.request, from.flatten().collect()));
-        Ok(Handed { request, accounts, longest, uploaded })
+        Ok(Handed { request, sent, accounts, longest, uploaded })
     }
 
     /// Has the files at one credential of those that are back soon: one that has them already, else the next in turn.
@@ -192,16 +194,8 @@ impl<'a> Clips<'a> {
     }
 }
 
-/// How one clip goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Inside,
-    Fetched,
-    Uploaded,
-}
-
 /// How each clip of a request goes; else why one cannot.
-fn ways(endpoint: &Endpoint, clips: &[&Arc<Clip>]) -> Result<Vec<Way>, NoReply> {
+fn ways(endpoint: &Endpoint, clips: &[&Arc<Clip>]) -> Result<Vec<VideoSent>, NoReply> {
     let mut inside = 0;
     let way = |clip: &&Arc<Clip>| {
         let small = clip.bytes <= endpoint.inline_bytes && inside + clip.bytes <= MOST_PER_REQUEST;
@@ -212,12 +206,12 @@ fn ways(endpoint: &Endpoint, clips: &[&Arc<Clip>]) -> Result<Vec<Way>, NoReply> 
                     "provider {name} takes no clips (providers.{name}.video)"
                 ))));
             }
-            VideoWay::Url if matches!(clip.address, Address::Public(_)) => Way::Fetched,
-            _ if small => Way::Inside,
-            VideoWay::Upload => Way::Uploaded,
+            VideoWay::Url if matches!(clip.address, Address::Public(_)) => VideoSent::Url,
+            _ if small => VideoSent::Inline,
+            VideoWay::Upload => VideoSent::Upload,
             VideoWay::Inline | VideoWay::Url => return Err(NoReply::Media(too_large(endpoint, clip))),
         };
-        inside += if way == Way::Inside { clip.bytes } else { 0 };
+        inside += if way == VideoSent::Inline { clip.bytes } else { 0 };
         Ok(way)
     };
     clips.iter().map(way).collect()
@@ -289,16 +283,16 @@ mod tests {
         let remote = clip(1000, Address::Public("https://host/a.mp4?signature=secret".into()));
         let (near, own) = (clip(10, Address::Private), clip(1000, Address::Private));
         for (video, clip, way) in [
-            (Upload, &small, Some(Way::Inside)),
-            (Upload, &large, Some(Way::Uploaded)),
-            (Upload, &remote, Some(Way::Uploaded)),
-            (Upload, &own, Some(Way::Uploaded)),
-            (Inline, &small, Some(Way::Inside)),
+            (Upload, &small, Some(VideoSent::Inline)),
+            (Upload, &large, Some(VideoSent::Upload)),
+            (Upload, &remote, Some(VideoSent::Upload)),
+            (Upload, &own, Some(VideoSent::Upload)),
+            (Inline, &small, Some(VideoSent::Inline)),
             (Inline, &large, None),
             (Inline, &remote, None),
-            (Url, &small, Some(Way::Inside)),
-            (Url, &remote, Some(Way::Fetched)),
-            (Url, &near, Some(Way::Inside)),
+            (Url, &small, Some(VideoSent::Inline)),
+            (Url, &remote, Some(VideoSent::Url)),
+            (Url, &near, Some(VideoSent::Inline)),
             (Url, &own, None),
             (Url, &large, None),
         ] {
@@ -323,7 +317,7 @@ mod tests {
         let large = Arc::new(Clip { bytes: MOST_PER_REQUEST / 2 + 1, ..(*clip(1, Address::None)).clone() });
         let small = clip(10, Address::None);
         let ways = ways(&endpoint(VideoWay::Upload, u64::MAX), &[&large, &large, &small]).unwrap();
-        assert_eq!(ways, [Way::Inside, Way::Uploaded, Way::Inside]);
+        assert_eq!(ways, [VideoSent::Inline, VideoSent::Upload, VideoSent::Inline]);
     }
 
     #[test]
