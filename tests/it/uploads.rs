@@ -123,7 +123,8 @@ fn a_run_killed_while_it_uploads_or_waits_sends_nothing_twice_that_had_arrived()
     let (sim, work) = (uploading(slow), Workdir::with_clips(1));
     let items = questions("k", 4, "clips/0.mp4");
     let running = run(&work, &sim, "k", &items).spawn();
-    until("the upload has begun", || (stats(&sim).started == 1).then_some(()));
+    // Its first bytes are on their way: killed before, the next run would meet the slow chunk.
+    until("the upload is under way", || sim.stats().faults.contains_key("chunk_slow").then_some(()));
     running.kill();
     run(&work, &sim, "k", &items).run().expect(0);
     all_done(&ended(&work, "k"), 4);
