@@ -18,7 +18,7 @@ use tokio::sync::watch;
 pub use key::{Canonical, Key};
 
 use crate::price::Nano;
-use crate::provider::Reply;
+use crate::provider::{Reply, VideoSent};
 use crate::quota::ledger::{Settlement, signed, unsigned};
 use crate::state::{State, StateError};
 
@@ -31,6 +31,26 @@ pub struct Stored {
     pub payer: String,
     /// What it cost.
     pub cost: Nano,
+    /// How the clips of its request were sent, in order; empty without clips. Kept beside the reply, not in the key: it is
+    /// how a clip went this time, and decides nothing.
+    #[serde(default)]
+    pub clips: Vec<VideoSent>,
+}
+
+/// A reply as it is written down.
+#[derive(Serialize)]
+struct Written<'a> {
+    #[serde(flatten)]
+    reply: &'a Reply,
+    #[serde(skip_serializing_if = "<[VideoSent]>::is_empty")]
+    clips: &'a [VideoSent],
+}
+
+/// What of it the reply itself does not hold.
+#[derive(Deserialize)]
+struct Beside {
+    #[serde(default)]
+    clips: Vec<VideoSent>,
 }
 
 /// A stored request with its reply, to look at.
@@ -144,7 +164,8 @@ impl Journal {
         }
         let (role, item_id) = (request.role.name(), request.item_id.clone());
         let (request, payer) = (request.json(), stored_reply.payer.clone());
-        let reply = serde_json::to_string(&stored_reply.reply).map_err(|e| unreadable(&e.to_string()))?;
+        let reply = serde_json::to_string(&Written { reply: &stored_reply.reply, clips: &stored_reply.clips })
+            .map_err(|e| unreadable(&e.to_string()))?;
         let cost = signed(stored_reply.cost.0);
         let inserted = self
             .state
@@ -220,8 +241,10 @@ impl Drop for Claim {
 }
 
 fn stored(reply: &str, payer: String, cost: i64) -> Result<Stored, StateError> {
-    let reply = serde_json::from_str(reply).map_err(|e| unreadable(&e.to_string()))?;
-    Ok(Stored { reply, payer, cost: Nano(unsigned(cost)) })
+    let bad = |e: serde_json::Error| unreadable(&e.to_string());
+    let clips = serde_json::from_str::<Beside>(reply).map_err(bad)?.clips;
+    let reply = serde_json::from_str(reply).map_err(bad)?;
+    Ok(Stored { reply, payer, cost: Nano(unsigned(cost)), clips })
 }
 
 fn unreadable(message: &str) -> StateError {
@@ -252,7 +275,7 @@ mod tests {
             response_id: None,
             latency_ms: 1,
         };
-        Stored { reply, payer: "job".to_owned(), cost: Nano(9) }
+        Stored { reply, payer: "job".to_owned(), cost: Nano(9), clips: Vec::new() }
     }
 
     fn settled(id: i64) -> Settlement {

@@ -137,7 +137,7 @@ impl MediaError {
 }
 
 /// Changes whenever the same settings would give other bytes; part of every journal key.
-pub const PREPARATION_VERSION: u32 = 2;
+pub const PREPARATION_VERSION: u32 = 3;
 
 /// One key frame.
 #[derive(Debug, Clone, PartialEq)]
@@ -180,6 +180,17 @@ pub struct Prepared {
     pub clip: Option<Arc<Clip>>,
 }
 
+/// Where a provider could fetch the bytes of a clip itself. An address may hold a credential: there is no `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// Nowhere: it is a file of this machine, or was made from the source.
+    None,
+    /// At the source's https address, which is public.
+    Public(Arc<str>),
+    /// At a server of one's own (`[store] private_hosts`): its address is told to nobody.
+    Private,
+}
+
 /// A clip as a whole: a file that is handed to a provider. It is held open, so that what was hashed is what is read,
 /// whatever happens to its name.
 #[derive(Clone)]
@@ -198,8 +209,7 @@ pub struct Clip {
     pub smaller: bool,
     /// Whether there is sound in it.
     pub sound: bool,
-    /// Where a provider can fetch the same bytes itself: the source's https address. May hold a credential.
-    pub(crate) url: Option<Arc<str>>,
+    pub(crate) address: Address,
     pub(crate) file: Arc<std::fs::File>,
     pub(crate) identity: source::Identity,
     /// Keeps a file of the cache there for as long as anybody has this.
@@ -255,7 +265,7 @@ pub(crate) fn clip_of_file(path: &std::path::Path) -> Clip {
         trimmed: false,
         smaller: false,
         sound: true,
-        url: None,
+        address: Address::None,
         file: Arc::new(file),
         identity,
         _lease: None,

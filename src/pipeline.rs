@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::ask::Asker;
 use crate::agent::caller::{Caller, Payer};
-use crate::agent::show::Medium;
+use crate::agent::show::{self, Medium};
 use crate::fault::{self, Halt};
 use crate::job::{Job, MediaKind, MediaRef};
 use crate::journal::Canonical;
 use crate::media::{Kind, Library, MediaError, Prepared, without_secrets};
 use crate::provider::Usage;
 use crate::recipe::Recipe;
-use crate::record::{Record, RecordCall, RecordClip, RecordMedium, SCHEMA_VERSION, Status};
+use crate::record::{Record, RecordCall, RecordClip, RecordMedium, SCHEMA_VERSION};
 use crate::refine::{Refined, Unfinished, refine};
 
 /// What every job of a run shares.
@@ -66,7 +66,7 @@ impl Pipeline {
         let outcome = match first_failure(&prepared) {
             Some(error) => {
                 let error = fault::of_media(error).map_err(NoRecord::Halt)?;
-                Refined { status: Status::Failed, tries: Vec::new(), best: None, error: Some(error) }
+                Refined::failed(error)
             }
             None => self.refine(job, &job_id, &prepared).await?,
         };
@@ -92,6 +92,9 @@ impl Pipeline {
             Some(Medium { source: source.clone(), prepared })
         });
         let media: Vec<Medium> = ready.collect();
+        if let Some(error) = show::blind(&self.recipe, &media) {
+            return Ok(Refined::failed(error));
+        }
         let asker = Asker {
             caller: &self.caller,
             identities: &self.identities,

@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use self::video::{VideoFrom, VideoWay};
+pub use self::video::{VideoFrom, VideoSent, VideoWay};
 
 /// Which protocol a provider speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -26,6 +26,7 @@ pub mod ledger;
 pub mod margins;
 pub mod pace;
 mod purse;
+mod reservation;
 pub mod window;
 
 use jiff::tz::TimeZone;

@@ -63,6 +63,24 @@ impl MediaMode {
     pub fn video(self) -> bool {
         matches!(self, Self::Video | Self::VideoAndAudio)
     }
+
+    /// What is shown, for templates: of `frames`, `video` and `audio` those that apply.
+    pub fn shown(self) -> Vec<&'static str> {
+        let all = [("frames", self.frames()), ("video", self.video()), ("audio", self.audio())];
+        all.into_iter().filter(|(_, shown)| *shown).map(|(name, _)| name).collect()
+    }
+
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Frames => "frames",
+            Self::Audio => "audio",
+            Self::FramesAndAudio => "frames+audio",
+            Self::Video => "video",
+            Self::VideoAndAudio => "video+audio",
+        }
+    }
 }
 
 /// Who plays a role, and how it is asked.
@@ -426,7 +444,7 @@ mod tests {
             (
                 "prompt = \"builtin:evaluator\"",
                 "prompt = \"builtin:generator\"",
-                "roles.evaluator.prompt: line 4: unknown variable question (known: caption, ask_critique)",
+                "roles.evaluator.prompt: line 4: unknown variable question (known: caption, ask_critique, shown)",
             ),
             (
                 "provider = \"gemini\"",
@@ -491,7 +509,7 @@ mod tests {
         let error = RecipeFile::read(&path).unwrap_err();
         assert_eq!(
             error.problems,
-            ["roles.evaluator.prompt: line 2: unknown variable captoin (known: caption, ask_critique)"]
+            ["roles.evaluator.prompt: line 2: unknown variable captoin (known: caption, ask_critique, shown)"]
         );
         std::fs::write(&prompt, "Judge\n{{ caption").unwrap();
         let error = RecipeFile::read(&path).unwrap_err();

@@ -30,6 +30,13 @@ pub struct Refined {
     pub error: Option<RecordError>,
 }
 
+impl Refined {
+    /// The end of a job that was never asked about.
+    pub fn failed(error: RecordError) -> Self {
+        Self { status: Status::Failed, tries: Vec::new(), best: None, error: Some(error) }
+    }
+}
+
 /// Why the loop did not end.
 #[derive(Debug)]
 pub enum Unfinished {

@@ -7,7 +7,7 @@
 //!
 //! All who need one clip wait for one upload ([`Once`]). Files are ours to delete only where the registry has them: a
 //! project may hold other people's. What fails is told as what it means for the call ([`NotUploaded`]) and is retried by the
-//! caller with its own patience; nothing here waits long but for a file that is being processed.
+//! caller with its own patience; nothing here waits long but for a file that is being processed, and a stop ends every wait.
 //! Rejected: uploading in advance for jobs that wait (it fills the store), and hashes of keys as names of credentials (they
 //! would put something derived from a secret into the state): the label is used, as everywhere.
 
@@ -60,8 +60,6 @@ struct Inner {
     bounds: BTreeMap<String, Bounds>,
     flights: Once<Key, Result<(), NotUploaded>>,
     slots: Semaphore,
-    /// Held while room is made and taken.
-    room: tokio::sync::Mutex<()>,
     /// How often there was no room, since there last was.
     refused: AtomicU32,
     told: AtomicBool,
@@ -114,7 +112,6 @@ impl Uploads {
             bounds,
             flights: Once::new(),
             slots: Semaphore::new(AT_ONCE),
-            room: tokio::sync::Mutex::default(),
             refused: AtomicU32::new(0),
             told: AtomicBool::new(false),
             broken: Mutex::default(),
@@ -171,6 +168,11 @@ impl Use {
         }
         let ready = inner.registry.ready(&self.key);
         ready.ok_or_else(|| NotUploaded::Provider(format!("{}: an uploaded clip does not stay", endpoint.name)))
+    }
+
+    /// Whether the file is still at `uri`, and good for a call that begins now.
+    pub(crate) fn is_at(&self, uri: &str) -> bool {
+        self.inner.registry.ready(&self.key).as_deref() == Some(uri)
     }
 
     /// The provider says that the file at `uri` is not there: it is forgotten, so that it is uploaded again.
@@ -264,3 +266,6 @@ fn call_error(kind: CallErrorKind, message: String, retry_after: Option<Duration
 fn unavailable(message: &str, retry_after: Option<Duration>) -> CallError {
     call_error(CallErrorKind::Unavailable, message.to_owned(), retry_after)
 }
+
+#[cfg(test)]
+mod tests;

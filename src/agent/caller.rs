@@ -21,8 +21,8 @@ use crate::journal::{Canonical, Claim, Journal, Key, Look, Stored};
 use crate::media::MediaError;
 use crate::price::Nano;
 use crate::provider::http::Client;
-use crate::provider::{Billed, CallError, CallErrorKind, Reply, Request, Usage};
-use crate::quota::gate::{Gate, NoReservation, Reservation};
+use crate::provider::{Billed, CallError, CallErrorKind, Reply, Request, Usage, VideoSent};
+use crate::quota::gate::{Gate, Reservation};
 use crate::quota::ledger::End;
 use crate::retry::jitter;
 
@@ -164,19 +164,16 @@ impl Caller {
                     continue;
                 }
             };
-            let specs: Vec<_> = handed.accounts.iter().map(|account| &account.spec).collect();
             let asked = Instant::now();
-            let reserved = live.gate.reserve(&specs, cost.tokens, cost.bound, payer.stop).await;
-            let (chosen, reservation) = reserved.map_err(|no| match no {
-                NoReservation::Halt(halt) => NoReply::Halt(halt),
-                NoReservation::Never(why) => NoReply::Refused(why),
-            })?;
-            let account = handed.accounts[chosen];
+            let reserved = handed.reserve(&live.gate, &cost, payer.stop).await?;
             failures.waited(asked.elapsed());
+            let Some((account, reservation)) = reserved else { continue };
             attempts += 1;
             let error = match live.client.call(&line.endpoint, &account.credential, &handed.request).await {
                 Ok(reply) => {
-                    let stored = self.keep(live, canonical, claim, reservation, line, &cost, reply, payer).await?;
+                    let sent = handed.sent;
+                    let stored =
+                        self.keep(live, canonical, claim, reservation, line, &cost, reply, sent, payer).await?;
                     return Ok((stored, attempts));
                 }
                 Err(error) => handed.without_addresses(error),
@@ -209,6 +206,7 @@ impl Caller {
         line: &Line,
         cost: &Cost,
         reply: Reply,
+        clips: Vec<VideoSent>,
         payer: Payer<'_>,
     ) -> Result<Stored, NoReply> {
         // A server that reports no usage may have billed anything: its call stays at its worst case.
@@ -219,7 +217,7 @@ impl Caller {
         };
         let tokens = cost.settled_tokens(line.endpoint.protocol, &reply.usage);
         let settlement = reservation.settlement(tokens, spent, end);
-        let stored = Stored { reply, payer: payer.job_id.to_owned(), cost: spent };
+        let stored = Stored { reply, payer: payer.job_id.to_owned(), cost: spent, clips };
         let mut holding = None;
         let mut stopping: Option<Instant> = None;
         loop {
@@ -292,6 +290,8 @@ async fn meet(
 
 #[cfg(test)]
 mod tests {
+    mod url;
+
     use super::*;
     use crate::config;
     use crate::journal::key::Sample;
@@ -343,21 +343,23 @@ mod tests {
         }
     }
 
+    /// What is needed to pay, over a state of its own.
+    async fn live(state: &Arc<State>, lines: BTreeMap<(String, String), Line>) -> Live {
+        let ledger = Ledger::open(Arc::clone(state), "r", 0).await.unwrap();
+        let millisecond = Duration::from_millis(1);
+        let policy = Policy { attempts: 3, base: millisecond, max: millisecond };
+        let client = Client::new(&config::load(&[], &[]).unwrap().config.http).unwrap();
+        let uploads = Uploads::open(Arc::clone(state), client.clone(), BTreeMap::new()).await.unwrap();
+        let gate = Arc::new(Gate::open(ledger, None, None).await.unwrap());
+        let patience = Patience { policy, backoff: Duration::from_hours(1) };
+        Live { client, handover: Handover::new(uploads), gate, lines, patience }
+    }
+
     #[tokio::test]
     async fn an_address_at_which_nothing_ever_answered_ends_the_run_after_one_round() {
         let dir = tempfile::tempdir().unwrap();
         let state = Arc::new(State::open(&dir.path().join("state.sqlite")).unwrap());
-        let ledger = Ledger::open(Arc::clone(&state), "r", 0).await.unwrap();
-        let millisecond = Duration::from_millis(1);
-        let policy = Policy { attempts: 3, base: millisecond, max: millisecond };
-        let client = Client::new(&config::load(&[], &[]).unwrap().config.http).unwrap();
-        let live = Live {
-            client: client.clone(),
-            handover: Handover::new(Uploads::open(Arc::clone(&state), client.clone(), BTreeMap::new()).await.unwrap()),
-            gate: Arc::new(Gate::open(ledger, None, None).await.unwrap()),
-            lines: [(("gemini".to_owned(), MODEL.to_owned()), line(&["K"]))].into(),
-            patience: Patience { policy, backoff: Duration::from_hours(1) },
-        };
+        let live = live(&state, [(("gemini".to_owned(), MODEL.to_owned()), line(&["K"]))].into()).await;
         let gate = Arc::clone(&live.gate);
         let caller = Caller::live(Journal::new(state), live);
         let canonical = Canonical::new("i", MODEL, Role::Evaluator, "item", Sample { item: 0, try_index: 0 });

@@ -2,13 +2,16 @@
 //!
 //! A small clip goes inside the request, a large one is uploaded, or the provider fetches the source itself. An uploaded
 //! file belongs to the project of one credential: the call is then made with that credential and no other, preferably
-//! with one that has the files already. What goes wrong here is met like a failed call ([`super::caller`]) but costs no
-//! attempt that could be billed, no ask and no try.
+//! with one that has the files already ([`keys`]). What goes wrong here is met like a failed call ([`super::caller`]) but
+//! costs no attempt that could be billed, no ask and no try.
 
 mod inline;
+mod keys;
+mod reserve;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -16,9 +19,9 @@ use self::inline::{Inline, MOST_PER_REQUEST};
 use super::caller::NoReply;
 use super::line::{Account, Line};
 use crate::fault::Halt;
-use crate::media::{Clip, MediaError};
+use crate::media::{Address, Clip, MediaError};
 use crate::provider::credentials::Credential;
-use crate::provider::{CallError, CallErrorKind, Endpoint, Part, Request, VideoFrom, VideoWay};
+use crate::provider::{CallError, CallErrorKind, Endpoint, Part, Request, VideoFrom, VideoSent, VideoWay};
 use crate::quota::gate::Gate;
 use crate::upload::{NotUploaded, Uploads, Use};
 
@@ -32,7 +35,18 @@ pub struct Handover {
 /// A request that can be sent, and by whom.
 pub(super) struct Handed<'a> {
     pub(super) request: Cow<'a, Request>,
-    pub(super) accounts: Vec<&'a Account>,
+    /// How each of its clips goes, in order.
+    pub(super) sent: Vec<VideoSent>,
+    accounts: Vec<&'a Account>,
+    /// How long it may wait for them before others are looked at.
+    longest: Duration,
+    uploaded: Vec<(Use, Arc<str>)>,
+}
+
+/// The credential that has the files of a request.
+struct Placed<'a> {
+    accounts: Vec<&'a Account>,
+    longest: Duration,
     uploaded: Vec<(Use, Arc<str>)>,
 }
 
@@ -90,36 +104,38 @@ impl<'a> Clips<'a> {
     ) -> Result<Handed<'a>, NotHanded<'a>> {
         let clips = clips(self.request);
         if clips.is_empty() {
-            return Ok(Handed { request: Cow::Borrowed(self.request), accounts, uploaded: Vec::new() });
+            let (request, sent) = (Cow::Borrowed(self.request), Vec::new());
+            return Ok(Handed { request, sent, accounts, longest: Duration::MAX, uploaded: Vec::new() });
         }
-        let ways = ways(&line.endpoint, &clips).map_err(NotHanded::Never)?;
-        let going = |wanted: Way| {
-            let all = clips.iter().zip(&ways).filter(move |(_, way)| **way == wanted);
+        let sent = ways(&line.endpoint, &clips).map_err(NotHanded::Never)?;
+        let going = |wanted: VideoSent| {
+            let all = clips.iter().zip(&sent).filter(move |(_, way)| **way == wanted);
             all.map(|(clip, _)| *clip).collect::<Vec<_>>()
         };
-        let files = going(Way::Uploaded);
-        let (accounts, uploaded) = if files.is_empty() {
-            (accounts, Vec::new())
+        let files = going(VideoSent::Upload);
+        let Placed { accounts, longest, uploaded } = if files.is_empty() {
+            Placed { accounts, longest: Duration::MAX, uploaded: Vec::new() }
         } else {
             self.upload(line, accounts, &files, gate, stop).await?
         };
-        let small = going(Way::Inside);
+        let small = going(VideoSent::Inline);
         let inside = tokio::select! {
             () = stop.cancelled() => return Err(NotHanded::Never(NoReply::Halt(Halt::Stopped))),
             encoded = self.handover.inline.encoded(&small) => encoded,
         };
         let inside = inside.map_err(|error| NotHanded::Never(NoReply::Media(error.about("a clip"))))?;
         let (mut inside, mut uris) = (inside.into_iter(), uploaded.iter().map(|(_, uri)| Arc::clone(uri)));
-        let from = clips.iter().zip(&ways).map(|(clip, way)| match way {
-            Way::Inside => inside.next().map(VideoFrom::Inline),
-            Way::Fetched => clip.url.clone().map(VideoFrom::Uri),
-            Way::Uploaded => uris.next().map(VideoFrom::Uri),
+        let from = clips.iter().zip(&sent).map(|(clip, way)| match (way, &clip.address) {
+            (VideoSent::Inline, _) => inside.next().map(VideoFrom::Inline),
+            (VideoSent::Url, Address::Public(url)) => Some(VideoFrom::Uri(Arc::clone(url))),
+            (VideoSent::Url, Address::Private | Address::None) => None,
+            (VideoSent::Upload, _) => uris.next().map(VideoFrom::Uri),
         });
-        let request = with(self.request, from.flatten().collect());
-        Ok(Handed { request: Cow::Owned(request), accounts, uploaded })
+        let request = Cow::Owned(with(self.request, from.flatten().collect()));
+        Ok(Handed { request, sent, accounts, longest, uploaded })
     }
 
-    /// Has the files at one credential that is not away: one that has them already, else the next in turn.
+    /// Has the files at one credential of those that are back soon: one that has them already, else the next in turn.
     async fn upload(
         &self,
         line: &'a Line,
@@ -127,14 +143,9 @@ impl<'a> Clips<'a> {
         files: &[&Arc<Clip>],
         gate: &Gate,
         stop: &CancellationToken,
-    ) -> Result<(Vec<&'a Account>, Vec<(Use, Arc<str>)>), NotHanded<'a>> {
-        let mut here = Vec::with_capacity(accounts.len());
-        for account in &accounts {
-            if accounts.len() == 1 || !gate.is_away(&account.spec).await {
-                here.push(*account);
-            }
-        }
-        let accounts = if here.is_empty() { accounts } else { here };
+    ) -> Result<Placed<'a>, NotHanded<'a>> {
+        let near = keys::near(accounts, gate, stop).await;
+        let keys::Near { accounts, longest } = near.map_err(|halt| NotHanded::Never(NoReply::Halt(halt)))?;
         let credentials: Vec<&Credential> = accounts.iter().map(|account| &account.credential).collect();
         let (chosen, uses) = self.handover.uploads.choose(&line.endpoint, &credentials, files);
         let Some(account) = accounts.get(chosen).copied() else {
@@ -154,7 +165,7 @@ impl<'a> Clips<'a> {
             })?;
             uploaded.push((wanted, uri));
         }
-        Ok((vec![account], uploaded))
+        Ok(Placed { accounts: vec![account], longest, uploaded })
     }
 
     /// Takes note of a failed call that is about its files. A file that is gone is uploaded again once.
@@ -183,16 +194,8 @@ impl<'a> Clips<'a> {
     }
 }
 
-/// How one clip goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Inside,
-    Fetched,
-    Uploaded,
-}
-
 /// How each clip of a request goes; else why one cannot.
-fn ways(endpoint: &Endpoint, clips: &[&Arc<Clip>]) -> Result<Vec<Way>, NoReply> {
+fn ways(endpoint: &Endpoint, clips: &[&Arc<Clip>]) -> Result<Vec<VideoSent>, NoReply> {
     let mut inside = 0;
     let way = |clip: &&Arc<Clip>| {
         let small = clip.bytes <= endpoint.inline_bytes && inside + clip.bytes <= MOST_PER_REQUEST;
@@ -203,12 +206,12 @@ fn ways(endpoint: &Endpoint, clips: &[&Arc<Clip>]) -> Result<Vec<Way>, NoReply> 
                     "provider {name} takes no clips (providers.{name}.video)"
                 ))));
             }
-            VideoWay::Url if clip.url.is_some() => Way::Fetched,
-            _ if small => Way::Inside,
-            VideoWay::Upload => Way::Uploaded,
+            VideoWay::Url if matches!(clip.address, Address::Public(_)) => VideoSent::Url,
+            _ if small => VideoSent::Inline,
+            VideoWay::Upload => VideoSent::Upload,
             VideoWay::Inline | VideoWay::Url => return Err(NoReply::Media(too_large(endpoint, clip))),
         };
-        inside += if way == Way::Inside { clip.bytes } else { 0 };
+        inside += if way == VideoSent::Inline { clip.bytes } else { 0 };
         Ok(way)
     };
     clips.iter().map(way).collect()
@@ -216,9 +219,12 @@ fn ways(endpoint: &Endpoint, clips: &[&Arc<Clip>]) -> Result<Vec<Way>, NoReply> 
 
 fn too_large(endpoint: &Endpoint, clip: &Clip) -> MediaError {
     let (name, most) = (&endpoint.name, endpoint.inline_bytes.min(MOST_PER_REQUEST) >> 20);
+    let private = endpoint.video == VideoWay::Url && clip.address == Address::Private;
+    let why =
+        if private { "; its address is told to nobody, since its server is one of [store] private_hosts" } else { "" };
     MediaError::invalid(format!(
         "a clip of {} KiB does not fit into a request to {name}, which takes {most} MiB (providers.{name}.inline_mib; \
-         {} for all clips of an item): set media.clip_mib in the recipe to make it smaller",
+         {} for all clips of an item){why}: set media.clip_mib in the recipe to make it smaller",
         clip.bytes.div_ceil(1 << 10),
         MOST_PER_REQUEST >> 20
     ))
@@ -263,27 +269,31 @@ mod tests {
         }
     }
 
-    fn clip(bytes: usize, url: Option<&str>) -> Arc<Clip> {
+    fn clip(bytes: usize, address: Address) -> Arc<Clip> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.mp4");
         std::fs::write(&path, vec![1; bytes]).unwrap();
-        Arc::new(Clip { url: url.map(Arc::from), ..clip_of_file(&path) })
+        Arc::new(Clip { address, ..clip_of_file(&path) })
     }
 
     #[test]
     fn a_clip_goes_the_way_its_provider_takes() {
         use VideoWay::{Inline, Upload, Url};
-        let (small, large) = (clip(10, None), clip(1000, None));
-        let remote = clip(1000, Some("https://host/a.mp4?signature=secret"));
+        let (small, large) = (clip(10, Address::None), clip(1000, Address::None));
+        let remote = clip(1000, Address::Public("https://host/a.mp4?signature=secret".into()));
+        let (near, own) = (clip(10, Address::Private), clip(1000, Address::Private));
         for (video, clip, way) in [
-            (Upload, &small, Some(Way::Inside)),
-            (Upload, &large, Some(Way::Uploaded)),
-            (Upload, &remote, Some(Way::Uploaded)),
-            (Inline, &small, Some(Way::Inside)),
+            (Upload, &small, Some(VideoSent::Inline)),
+            (Upload, &large, Some(VideoSent::Upload)),
+            (Upload, &remote, Some(VideoSent::Upload)),
+            (Upload, &own, Some(VideoSent::Upload)),
+            (Inline, &small, Some(VideoSent::Inline)),
             (Inline, &large, None),
             (Inline, &remote, None),
-            (Url, &small, Some(Way::Inside)),
-            (Url, &remote, Some(Way::Fetched)),
+            (Url, &small, Some(VideoSent::Inline)),
+            (Url, &remote, Some(VideoSent::Url)),
+            (Url, &near, Some(VideoSent::Inline)),
+            (Url, &own, None),
             (Url, &large, None),
         ] {
             let ways = ways(&endpoint(video, 100), &[clip]);
@@ -292,6 +302,8 @@ mod tests {
                 (None, Err(NoReply::Media(error))) => {
                     assert!(error.message.contains("providers.p.inline_mib"), "{error}");
                     assert!(error.message.contains("media.clip_mib") && !error.message.contains("secret"), "{error}");
+                    let named = error.message.contains("[store] private_hosts");
+                    assert_eq!(named, clip.address == Address::Private, "{error}");
                 }
                 (way, ways) => panic!("{video:?} {clip:?}: {way:?}, {ways:?}"),
             }
@@ -302,15 +314,15 @@ mod tests {
     #[test]
     fn a_request_holds_only_so_much_and_the_rest_is_uploaded() {
         // Not read: its size is all that is looked at.
-        let large = Arc::new(Clip { bytes: MOST_PER_REQUEST / 2 + 1, ..(*clip(1, None)).clone() });
-        let small = clip(10, None);
+        let large = Arc::new(Clip { bytes: MOST_PER_REQUEST / 2 + 1, ..(*clip(1, Address::None)).clone() });
+        let small = clip(10, Address::None);
         let ways = ways(&endpoint(VideoWay::Upload, u64::MAX), &[&large, &large, &small]).unwrap();
-        assert_eq!(ways, [Way::Inside, Way::Uploaded, Way::Inside]);
+        assert_eq!(ways, [VideoSent::Inline, VideoSent::Upload, VideoSent::Inline]);
     }
 
     #[test]
     fn each_clip_gets_its_own_place_and_all_else_stays() {
-        let (one, two) = (clip(1, None), clip(2, None));
+        let (one, two) = (clip(1, Address::None), clip(2, Address::None));
         let part = |clip: &Arc<Clip>| Part::Video {
             from: VideoFrom::Clip(Arc::clone(clip)),
             mime: "video/mp4",

@@ -16,10 +16,11 @@ use crate::recipe::Recipe;
 /// # Errors
 /// The template fails on these values: the line and why.
 pub fn generator(recipe: &Recipe, item: &Item) -> Result<String, String> {
-    recipe
-        .generator
-        .prompt
-        .render(context!(question => item.query.as_str(), choices => texts_or_none(item.choices.as_deref())))
+    recipe.generator.prompt.render(context!(
+        question => item.query.as_str(),
+        choices => texts_or_none(item.choices.as_deref()),
+        shown => recipe.generator.media.shown(),
+    ))
 }
 
 /// The generator's prompt from the second try on, with what the try before came to. `score` is 1..=10.
@@ -40,6 +41,7 @@ pub fn feedback(
         previous_steps => texts(previous_steps),
         previous_score => score,
         critique => critique,
+        shown => recipe.generator.media.shown(),
     ))
 }
 
@@ -61,7 +63,11 @@ pub fn summarizer(recipe: &Recipe, item: &Item, reasoning: &Reasoning) -> Result
 /// # Errors
 /// As [`generator`].
 pub fn evaluator(recipe: &Recipe, caption: &str) -> Result<String, String> {
-    recipe.evaluator.prompt.render(context!(caption => caption, ask_critique => recipe.critique))
+    recipe.evaluator.prompt.render(context!(
+        caption => caption,
+        ask_critique => recipe.critique,
+        shown => recipe.evaluator.media.shown(),
+    ))
 }
 
 fn texts(list: &[String]) -> Value {
@@ -75,7 +81,7 @@ fn texts_or_none(list: Option<&[String]>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::RecipeFile;
+    use crate::recipe::{MediaMode, RecipeFile};
 
     const HOSTILE: [&str; 16] = [
         "{{ 7 * 7 }} {% for x in range(9) %}x{% endfor %} {# gone #}",
@@ -223,4 +229,50 @@ mod tests {
         let reply = reasoning(&"<".repeat(crate::agent::parse::MAX_REPLY / 3));
         assert!(summarizer(&recipe(false), &item, &reply).is_ok());
     }
+
+    /// The built-in recipe with the roles that look shown `media`.
+    fn shown(media: MediaMode) -> Recipe {
+        let mut recipe = recipe(false);
+        for seat in [&mut recipe.generator, &mut recipe.evaluator] {
+            std::sync::Arc::make_mut(seat).media = media;
+        }
+        recipe
+    }
+
+    #[test]
+    fn prompts_say_whether_key_frames_or_the_clip_itself_is_shown() {
+        let prompts = |media| {
+            let (recipe, item) = (shown(media), item("q", None));
+            let again = feedback(&recipe, &item, &["look".to_owned()], 3, None).unwrap();
+            [generator(&recipe, &item).unwrap(), again, evaluator(&recipe, "c").unwrap()]
+        };
+        for media in [MediaMode::Frames, MediaMode::Audio, MediaMode::FramesAndAudio] {
+            for prompt in prompts(media) {
+                let begin = "You are shown a clip as key frames in order of time, its sound, or both. ";
+                assert!(prompt.starts_with(begin), "{media:?}: {prompt}");
+            }
+        }
+        for media in [MediaMode::Video, MediaMode::VideoAndAudio] {
+            for prompt in prompts(media) {
+                let begin = "You are shown a clip as a whole, its sound, or both. ";
+                assert!(prompt.starts_with(begin) && !prompt.contains("frames"), "{media:?}: {prompt}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_prompts_of_the_default_recipe_are_those_of_paid_replies() {
+        let steps = ["look".to_owned()];
+        let (recipe, item) = (recipe(false), item("Who?", Some(["x", "y"])));
+        let all = [
+            generator(&recipe, &item).unwrap(),
+            feedback(&recipe, &item, &steps, 3, Some("no dog")).unwrap(),
+            evaluator(&recipe, "A dog.").unwrap(),
+        ];
+        let hashes = all.map(|prompt| blake3::hash(prompt.as_bytes()).to_hex()[..16].to_owned());
+        assert_eq!(hashes, PAID);
+    }
+
+    /// Of prompts as they were before templates knew what is shown.
+    const PAID: [&str; 3] = ["7d585abfd2528b10", "5bfc5e3ac4dd5d88", "e7a989067cf5ff5a"];
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use crate::job::{MediaKind, MediaRef};
 use crate::journal::key::CanonicalMedium;
 use crate::media::Prepared;
-use crate::provider::{Part, VideoFrom};
-use crate::recipe::MediaMode;
+use crate::provider::{Part, Role, VideoFrom};
+use crate::recipe::{MediaMode, Recipe};
+use crate::record::{ErrorKind, RecordError};
 
 /// One medium of an item, ready to be shown.
 #[derive(Debug, Clone)]
@@ -45,6 +46,25 @@ pub fn parts(mode: MediaMode, media: &[Medium]) -> Shown {
         }
     }
     shown
+}
+
+/// The first role that is to be shown something of these media and would be shown nothing, with what to do about it: its
+/// replies would be paid for and worth nothing.
+pub fn blind(recipe: &Recipe, media: &[Medium]) -> Option<RecordError> {
+    let nothing = |mode: MediaMode| mode != MediaMode::None && parts(mode, media).canonical.is_empty();
+    let role = Role::ALL.into_iter().find(|role| nothing(recipe.seat(*role).media))?;
+    let mode = recipe.seat(role).media;
+    let (lacks, more) = match mode {
+        MediaMode::Video | MediaMode::VideoAndAudio => ("video", MediaMode::VideoAndAudio),
+        MediaMode::Frames => ("video", MediaMode::FramesAndAudio),
+        MediaMode::None | MediaMode::Audio | MediaMode::FramesAndAudio => ("sound", MediaMode::FramesAndAudio),
+    };
+    let (mode, more) = (mode.name(), more.name());
+    let message = format!(
+        "the {role} would be shown nothing of this item: roles.{role}.media in the recipe is {mode:?} and the item has no \
+         {lacks} to show; {more:?} shows both"
+    );
+    Some(RecordError { kind: ErrorKind::InvalidMedia, message, role: Some(role), try_index: None })
 }
 
 fn frames(medium: &Medium, shown: &mut Shown) {

@@ -1,4 +1,7 @@
-//! `aurelia show ITEM`: what an item was asked and what came back, as it was.
+//! `aurelia show ITEM`: what an item was asked and what came back, as it was; where the files lie that models were shown, and
+//! how clips were sent.
+
+mod media;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,11 +9,12 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
+use self::media::Kept;
 use super::{ConfigFiles, Failure, configure, print, visible};
 use crate::journal::{Exchange, Journal, Key};
 use crate::price::Nano;
 use crate::record::Record;
-use crate::run::directory::state_path;
+use crate::run::directory::{media_path, state_path};
 use crate::run::records::{read_records, records_path};
 use crate::state::State;
 
@@ -57,7 +61,12 @@ pub async fn main(args: ShowArgs) -> Result<u8, Failure> {
     if record.is_none() && exchanges.is_empty() {
         return Err(Failure::failed(format!("{} knows no item {:?}", args.out.display(), args.item)));
     }
-    let text = if args.json { as_json(record.as_ref(), &exchanges) } else { as_text(record.as_ref(), &exchanges) };
+    let media = record.as_ref().map_or_else(Vec::new, |record| media::kept(&media_path(&config, &args.out), record));
+    let text = if args.json {
+        as_json(record.as_ref(), &media, &exchanges)
+    } else {
+        as_text(record.as_ref(), &media, &exchanges)
+    };
     print(&text);
     Ok(0)
 }
@@ -74,16 +83,18 @@ async fn add_shared(journal: &Journal, record: &Record, exchanges: &mut Vec<Exch
     Ok(())
 }
 
-fn as_json(record: Option<&Record>, exchanges: &[Exchange]) -> String {
+fn as_json(record: Option<&Record>, media: &[Kept], exchanges: &[Exchange]) -> String {
     let exchange = |e: &Exchange| {
         json!({ "key": e.key.to_string(), "request": e.request, "reply": e.stored.reply, "payer": e.stored.payer,
-                "cost_nano_usd": e.stored.cost.0 })
+                "cost_nano_usd": e.stored.cost.0, "clips": e.stored.clips })
     };
-    format!("{}\n", json!({ "record": record, "exchanges": exchanges.iter().map(exchange).collect::<Vec<_>>() }))
+    let exchanges: Vec<_> = exchanges.iter().map(exchange).collect();
+    format!("{}\n", json!({ "record": record, "media": media, "exchanges": exchanges }))
 }
 
-fn as_text(record: Option<&Record>, exchanges: &[Exchange]) -> String {
+fn as_text(record: Option<&Record>, media: &[Kept], exchanges: &[Exchange]) -> String {
     let mut text = record.map_or_else(|| "no record yet\n".to_owned(), head);
+    text.extend(media.iter().map(Kept::text));
     for exchange in exchanges {
         let request = &exchange.request;
         let reply = &exchange.stored.reply;
@@ -99,6 +110,10 @@ fn as_text(record: Option<&Record>, exchanges: &[Exchange]) -> String {
         for part in request["prompt"].as_array().into_iter().flatten() {
             text += part.as_str().unwrap_or_default();
             text.push('\n');
+        }
+        let clips: Vec<_> = exchange.stored.clips.iter().map(|clip| clip.name()).collect();
+        if !clips.is_empty() {
+            text += &format!("--- clips sent by {} ---\n", clips.join(", "));
         }
         text += &format!("--- reply ({:?}, {} ms) ---\n{}\n", reply.finish, reply.latency_ms, reply.text);
     }

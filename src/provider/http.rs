@@ -8,7 +8,7 @@
 //! hundreds of megabyte uploads), redirects (a credential must not follow them).
 
 pub(in crate::provider) mod fault;
-mod progress;
+pub(in crate::provider) mod progress;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -42,3 +42,26 @@ pub enum VideoWay {
     /// By the Gemini Files API, or inside the request where the clip is small.
     Upload,
 }
+
+/// How one clip was sent with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VideoSent {
+    /// Inside the request.
+    Inline,
+    /// As the source's own address, from which the provider fetches it.
+    Url,
+    /// As a file that was uploaded before.
+    Upload,
+}
+
+impl VideoSent {
+    /// The name in journals and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inline => "inline",
+            Self::Url => "url",
+            Self::Upload => "upload",
+        }
+    }
+}

@@ -32,7 +32,7 @@ pub struct Wait {
 #[derive(Debug)]
 pub(super) struct Hall {
     pub(super) clock: Clock,
-    max_wait: Option<Duration>,
+    pub(super) max_wait: Option<Duration>,
     pub(super) waiting: watch::Sender<Option<Wait>>,
     /// Replies that were paid for and are not stored yet: while there are any, no call starts.
     pub(super) held: watch::Sender<usize>,
@@ -169,7 +169,8 @@ impl Hall {
         Ok(())
     }
 
-    fn until(&self, at: u64) -> Duration {
+    /// From now until `at`.
+    pub(super) fn until(&self, at: u64) -> Duration {
         Duration::from_micros(at.saturating_sub(self.clock.now()))
     }
 

@@ -9,15 +9,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::micros;
 pub use super::desk::Wait;
 use super::desk::{Desk, Hall, NoAppointment};
-use super::ledger::{End, Ledger, Settlement, Totals};
-use super::purse::{Hold, Purse, Sent};
-use super::{Account, Appointment, Limits};
+use super::ledger::{End, Ledger, Totals};
+use super::purse::{Purse, Sent};
+pub use super::reservation::{NoReservation, Reservation};
+use super::{Account, Limits};
 use crate::fault::Halt;
 use crate::price::Nano;
 
@@ -35,21 +36,6 @@ pub struct AccountSpec {
     pub concurrency: Option<u32>,
 }
 
-/// Why there is no reservation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoReservation {
-    /// The run ends.
-    Halt(Halt),
-    /// The request is larger than the limit itself: the item fails.
-    Never(String),
-}
-
-impl From<Halt> for NoReservation {
-    fn from(halt: Halt) -> Self {
-        Self::Halt(halt)
-    }
-}
-
 /// The gate of one run.
 #[derive(Debug)]
 pub struct Gate {
@@ -57,17 +43,6 @@ pub struct Gate {
     hall: Hall,
     accounts: tokio::sync::Mutex<HashMap<String, Arc<Desk>>>,
     purse: Arc<Purse>,
-}
-
-/// The right to make one attempt. To be settled; dropped, it counts at its worst case.
-#[derive(Debug)]
-pub struct Reservation {
-    /// The ledger's row.
-    id: i64,
-    appointment: Appointment,
-    desk: Arc<Desk>,
-    hold: Hold,
-    _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Gate {
@@ -108,9 +83,22 @@ impl Gate {
         bound: Nano,
         stop: &CancellationToken,
     ) -> Result<(usize, Reservation), NoReservation> {
+        self.reserve_within(accounts, tokens, bound, Duration::MAX, stop).await
+    }
+
+    /// The same for a caller that can do something else where all `accounts` are away for more than `longest`: it is told so
+    /// ([`NoReservation::Away`]), also when that turns out while it waits.
+    pub async fn reserve_within(
+        &self,
+        accounts: &[&AccountSpec],
+        tokens: u64,
+        bound: Nano,
+        longest: Duration,
+        stop: &CancellationToken,
+    ) -> Result<(usize, Reservation), NoReservation> {
         loop {
             self.hall.none_held(stop).await?;
-            let (chosen, desk) = self.choose(accounts, stop).await?;
+            let (chosen, desk) = self.choose(accounts, longest, stop).await?;
             let slot = match &desk.slots {
                 None => None,
                 Some(slots) => tokio::select! {
@@ -127,7 +115,7 @@ impl Gate {
                 }
             };
             let refusal = match desk.appoint(&self.hall, tokens, stop).await {
-                Ok(appointment) => return Ok((chosen, Reservation { id, appointment, desk, hold, _slot: slot })),
+                Ok(appointment) => return Ok((chosen, Reservation { id, appointment, desk, hold, slot })),
                 Err(refusal) => refusal,
             };
             hold.release(Sent::No, Nano::ZERO, End::Settled);
@@ -155,6 +143,15 @@ impl Gate {
         }
     }
 
+    /// Gives back a reservation with which nothing was sent. Returns when it is written, or the run stops.
+    pub async fn give_back(&self, reservation: Reservation, stop: &CancellationToken) {
+        let Reservation { id, appointment, desk, hold, slot } = reservation;
+        lock(&desk.account).give_back(&appointment);
+        hold.release(Sent::No, Nano::ZERO, End::Settled);
+        drop(slot);
+        self.drop_row(id, stop).await;
+    }
+
     /// Keeps new calls from starting while a paid reply is not stored; ends when dropped.
     pub fn holding(&self) -> Holding<'_> {
         self.hall.held.send_modify(|held| *held += 1);
@@ -169,10 +166,16 @@ impl Gate {
         }
     }
 
-    /// Whether an account that was used before is away for long: another one had better be asked.
-    pub async fn is_away(&self, spec: &AccountSpec) -> bool {
-        let accounts = self.accounts.lock().await;
-        accounts.get(&spec.name).is_some_and(|desk| lock(&desk.account).away(self.hall.clock.now()).is_some())
+    /// How long an account is away from now on, as far as is known; zero when it takes calls, or a queue for them.
+    pub async fn absence(&self, spec: &AccountSpec, stop: &CancellationToken) -> Result<Duration, Halt> {
+        let desk = self.desk(spec, stop).await?;
+        let away = lock(&desk.account).away(self.hall.clock.now());
+        Ok(away.map_or(Duration::ZERO, |(at, _)| self.hall.until(at)))
+    }
+
+    /// The longest wait that the user allows; none: any.
+    pub fn max_wait(&self) -> Option<Duration> {
+        self.hall.max_wait
     }
 
     /// The provider says that the day's requests are used up.
@@ -190,8 +193,13 @@ impl Gate {
         }
     }
 
-    /// The first account that is not away; when all are, waits until the earliest is back.
-    async fn choose(&self, accounts: &[&AccountSpec], stop: &CancellationToken) -> Result<(usize, Arc<Desk>), Halt> {
+    /// The first account that is not away; when all are, waits until the earliest is back, if that is within `longest`.
+    async fn choose(
+        &self,
+        accounts: &[&AccountSpec],
+        longest: Duration,
+        stop: &CancellationToken,
+    ) -> Result<(usize, Arc<Desk>), NoReservation> {
         loop {
             let mut earliest = None;
             for (index, spec) in accounts.iter().enumerate() {
@@ -204,8 +212,11 @@ impl Gate {
                 }
             }
             let Some((at, why)) = earliest else {
-                return Err(Halt::Setup("a call has no account to be made with".to_owned()));
+                return Err(Halt::Setup("a call has no account to be made with".to_owned()).into());
             };
+            if self.hall.until(at) > longest {
+                return Err(NoReservation::Away);
+            }
             self.hall.wait(at, why, stop).await?;
         }
     }
@@ -258,19 +269,6 @@ pub struct Holding<'a>(&'a Gate);
 impl Drop for Holding<'_> {
     fn drop(&mut self) {
         self.0.hall.held.send_modify(|held| *held -= 1);
-    }
-}
-
-impl Reservation {
-    /// What to write of its end.
-    pub fn settlement(&self, tokens: u64, cost: Nano, end: End) -> Settlement {
-        Settlement { id: self.id, sent_at: self.appointment.at, tokens, cost, end }
-    }
-
-    /// Takes over what was written: the account's tokens, the purse's money.
-    pub fn close(self, tokens: u64, cost: Nano, end: End) {
-        lock(&self.desk.account).settle(&self.appointment, tokens);
-        self.hold.release(Sent::Yes, cost, end);
     }
 }
 
@@ -459,6 +457,44 @@ mod tests {
         let (chosen, _sent) = bench.gate.reserve(&[&parked, &paused], 10, BOUND, &bench.stop).await.unwrap();
         assert_eq!(chosen, 1, "the one that is back first");
         assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_can_do_something_else_is_told_when_all_are_away_for_longer_than_it_waits() {
+        let bench = Bench::new(None, None).await;
+        let mut account = spec("a");
+        account.concurrency = Some(1);
+        let within = |seconds| {
+            let longest = Duration::from_secs(seconds);
+            let bench = &bench;
+            let account = &account;
+            async move { bench.gate.reserve_within(&[account], 10, BOUND, longest, &bench.stop).await }
+        };
+        let (_, sent) = within(30).await.unwrap();
+        // This one waits for a place when the account turns out to be away.
+        let mut waiting = Box::pin(within(30));
+        assert!(waits(&mut waiting).await);
+        bench.gate.pause(&account, Duration::from_mins(1)).await;
+        bench.gate.settle(sent, 10, Nano(1), End::Settled, &bench.stop).await;
+        assert_eq!(waiting.await.unwrap_err(), NoReservation::Away);
+        assert_eq!(within(30).await.unwrap_err(), NoReservation::Away);
+        assert!(waits(&mut Box::pin(within(90))).await);
+        let absence = bench.gate.absence(&account, &bench.stop).await.unwrap();
+        assert!((Duration::from_secs(50)..=Duration::from_mins(1)).contains(&absence), "{absence:?}");
+        assert_eq!(bench.gate.absence(&spec("b"), &bench.stop).await, Ok(Duration::ZERO));
+        assert_eq!(bench.rows().await, 1, "who is sent away holds nothing");
+    }
+
+    #[tokio::test]
+    async fn what_is_given_back_is_as_if_it_had_never_been() {
+        let mut account = spec("a");
+        (account.concurrency, account.limits.requests_per_day) = (Some(1), Some(1));
+        let bench = Bench::new(Some(40), None).await;
+        for _ in 0..3 {
+            let reservation = bench.reserve(&account).await.unwrap();
+            bench.gate.give_back(reservation, &bench.stop).await;
+            assert_eq!((bench.gate.totals(), bench.rows().await), (Totals::default(), 0));
+        }
     }
 
     #[tokio::test]

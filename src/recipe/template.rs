@@ -20,14 +20,15 @@ const NAME: &str = "prompt";
 /// Which variables a template is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TemplateKind {
-    /// `question` (text), `choices` (list of texts or none).
+    /// `question` (text), `choices` (list of texts or none), `shown` (list of texts: what the role is shown by its media mode,
+    /// of `frames`, `video` for clips as a whole, and `audio`).
     Generator,
     /// As the generator's, with `previous_steps` (list of texts), `previous_score` (a number) and `critique`
     /// (text or none). Never the threshold: a higher one must find the replies that were paid for under a lower one.
     Feedback,
     /// `question`, `final_answer` (texts), `steps`, `step_answers` (lists of texts).
     Summarizer,
-    /// `caption` (text), `ask_critique` (true or false).
+    /// `caption` (text), `ask_critique` (true or false), and `shown` as the generator's.
     Evaluator,
 }
 
@@ -35,10 +36,10 @@ impl TemplateKind {
     /// Every variable it may use.
     fn variables(self) -> &'static [&'static str] {
         match self {
-            Self::Generator => &["question", "choices"],
-            Self::Feedback => &["question", "choices", "previous_steps", "previous_score", "critique"],
+            Self::Generator => &["question", "choices", "shown"],
+            Self::Feedback => &["question", "choices", "previous_steps", "previous_score", "critique", "shown"],
             Self::Summarizer => &["question", "steps", "step_answers", "final_answer"],
-            Self::Evaluator => &["caption", "ask_critique"],
+            Self::Evaluator => &["caption", "ask_critique", "shown"],
         }
     }
 
@@ -55,22 +56,24 @@ impl TemplateKind {
     /// One context per branch a template is likely to have.
     fn samples(self) -> Vec<Value> {
         let texts = || vec!["one", "two"];
+        let (frames, clips) = (|| vec!["frames", "audio"], || vec!["video"]);
         match self {
-            Self::Generator => {
-                vec![context!(question => "why?", choices => ()), context!(question => "why?", choices => texts())]
-            }
+            Self::Generator => vec![
+                context!(question => "why?", choices => (), shown => frames()),
+                context!(question => "why?", choices => texts(), shown => clips()),
+            ],
             Self::Feedback => vec![
                 context!(question => "why?", choices => (), previous_steps => texts(), previous_score => 3,
-                    critique => ()),
+                    critique => (), shown => frames()),
                 context!(question => "why?", choices => texts(), previous_steps => texts(), previous_score => 3,
-                    critique => "no dog"),
+                    critique => "no dog", shown => clips()),
             ],
             Self::Summarizer => {
                 vec![context!(question => "why?", steps => texts(), step_answers => texts(), final_answer => "so")]
             }
             Self::Evaluator => vec![
-                context!(caption => "a dog", ask_critique => false),
-                context!(caption => "a dog", ask_critique => true),
+                context!(caption => "a dog", ask_critique => false, shown => frames()),
+                context!(caption => "a dog", ask_critique => true, shown => clips()),
             ],
         }
     }
@@ -150,7 +153,8 @@ impl Template {
     /// The first line inside a tag that names a variable as a whole word.
     fn line_of(&self, name: &str) -> Option<usize> {
         let word = |c: char| c.is_alphanumeric() || c == '_';
-        let names = |line: &str| line.contains(['{', '%']) && line.split(|c| !word(c)).any(|part| part == name);
+        let in_tag = |tag: &str| tag.split(|c| !word(c)).any(|part| part == name);
+        let names = |line: &str| line.split('{').skip(1).filter_map(|rest| rest.split('}').next()).any(in_tag);
         self.text.lines().position(names).map(|index| index + 1)
     }
 }
@@ -216,7 +220,11 @@ mod tests {
         let ok = "{{ question | tojson }}";
         for (text, kind, reason) in [
             ("a\n{{ question | tojson", Generator, "line 2: "),
-            ("a\n{{ qestion | tojson }}", Generator, "line 2: unknown variable qestion (known: question, choices)"),
+            (
+                "a\n{{ qestion | tojson }}",
+                Generator,
+                "line 2: unknown variable qestion (known: question, choices, shown)",
+            ),
             (&format!("{ok}\n{{% if chices %}}x{{% endif %}}"), Generator, "line 2: unknown variable chices"),
             (&format!("{ok}{{{{ caption | tojson }}}}"), Generator, "line 1: unknown variable caption"),
             ("no question", Generator, "the variable question is not used"),

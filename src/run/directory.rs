@@ -63,6 +63,15 @@ pub fn state_path(config: &Config, out: &Path) -> PathBuf {
     }
 }
 
+/// Where the media of a directory are kept that are prepared with this configuration.
+pub fn media_path(config: &Config, out: &Path) -> PathBuf {
+    config.media.cache_dir.clone().unwrap_or_else(|| own_media(out))
+}
+
+fn own_media(out: &Path) -> PathBuf {
+    out.join(".aurelia").join("media")
+}
+
 impl Directory {
     #[cfg(test)]
     pub(super) fn for_test(path: &Path, state: Arc<State>) -> Self {
@@ -98,7 +107,7 @@ impl Directory {
 
     /// Where prepared media are kept.
     pub fn media_cache(&self) -> PathBuf {
-        self.path.join(".aurelia").join("media")
+        own_media(&self.path)
     }
 
     /// Reads what is there of this run, and cuts a torn last line. Beside a single clip's answer each recipe is a run of its

@@ -10,13 +10,28 @@ use super::{Files, FilesError, Inner, Lost, NotUploaded, Place, RemoteFile, unav
 use crate::media::{self, Clip, MediaError};
 
 impl Inner {
-    /// Brings a clip to a provider: what was begun before is finished first.
+    /// Brings a clip to a provider. A stop ends it at once, whatever it waits for: what it had begun is found again.
     pub(super) async fn fly(
         self: Arc<Self>,
         key: Key,
         place: Place,
         clip: Arc<Clip>,
         stop: CancellationToken,
+    ) -> Result<(), NotUploaded> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(NotUploaded::Stopped),
+            done = self.bring(&key, &place, &clip, &stop) => done,
+        }
+    }
+
+    /// What was begun before is finished first.
+    async fn bring(
+        &self,
+        key: &Key,
+        place: &Place,
+        clip: &Arc<Clip>,
+        stop: &CancellationToken,
     ) -> Result<(), NotUploaded> {
         if let Some(words) = self.broken().get(&(Arc::clone(&key.identity), Arc::clone(&key.sha256))) {
             return Err(NotUploaded::Media(MediaError::invalid(words.clone())));
@@ -30,9 +45,9 @@ impl Inner {
         }
         let files = Files::new(&self.client, &place.endpoint, &place.credential);
         for _ in 0..2 {
-            match self.attempt(&key, &place, &files, &clip, &stop).await {
+            match self.attempt(key, place, &files, clip, stop).await {
                 Ok(()) => return Ok(()),
-                Err(Lost::Gone) => self.registry.forget(&key).await,
+                Err(Lost::Gone) => self.registry.forget(key).await,
                 Err(Lost::For(no)) => return Err(no),
             }
         }
@@ -60,7 +75,7 @@ impl Inner {
                 self.send(key, row, place, files, clip, stop).await?
             }
         };
-        self.until_ready(key, row, place, files, stop).await
+        self.until_ready(key, row, place, files).await
     }
 
     /// The file of an upload whose end was not seen.
@@ -80,10 +95,7 @@ impl Inner {
         stop: &CancellationToken,
     ) -> Result<Row, Lost> {
         self.make_room(key, &row, place, files).await?;
-        let _slot = tokio::select! {
-            () = stop.cancelled() => return Err(NotUploaded::Stopped.into()),
-            slot = self.slots.acquire() => slot,
-        };
+        let _slot = self.slots.acquire().await;
         let file = blocking(clip, Clip::open).await?;
         let mut sent = files.upload(&file, clip.bytes, clip.mime, &row.display_name, stop).await;
         if matches!(sent, Err(FilesError::StorageFull { .. })) && self.free(key, clip.bytes, place, files).await? {

@@ -4,11 +4,14 @@
 //! change is written before it counts. Who needs a file is known in memory alone: a call that is under way (`uses`), or a
 //! job that has handed it over before and still holds its clip.
 
+mod leaving;
+mod table;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
-use rusqlite::Connection;
-
+pub(super) use self::leaving::{Leaving, Room};
 use crate::media::Clip;
 use crate::provider::gemini::files::{FileState, RemoteFile};
 use crate::state::{State, StateError};
@@ -69,6 +72,8 @@ pub(super) struct Registry {
 struct Books {
     rows: HashMap<Key, Row>,
     needs: HashMap<Key, Need>,
+    /// Taken out of the rows to be deleted; they count until they are gone.
+    leaving: Vec<leaving::Entry>,
 }
 
 #[derive(Default)]
@@ -88,15 +93,28 @@ impl Row {
     /// The same with what the provider says of it.
     pub(super) fn with(self, file: &RemoteFile) -> Self {
         let phase = if file.state == FileState::Active { Phase::Active } else { Phase::Processing };
-        let since = if self.phase == Phase::Uploading { now() } else { self.since };
+        let now = now();
+        let (since, last_used) = if self.phase == Phase::Uploading { (now, now) } else { (self.since, self.last_used) };
         Self {
             phase,
             name: Some(file.name.clone()),
             uri: Some(file.uri.as_str().into()),
-            expires_at: Some(file.expires_at.map_or_else(|| now() + KEPT_SECONDS, jiff::Timestamp::as_second)),
+            expires_at: Some(file.expires_at.map_or_else(|| now + KEPT_SECONDS, jiff::Timestamp::as_second)),
             since,
+            last_used,
             ..self
         }
+    }
+
+    /// For how long it was seen being processed: while it is, its last use is the last look at it.
+    pub(super) fn seen(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.last_used - self.since).unwrap_or(0))
+    }
+
+    /// The same, seen just now, and being processed for so long: what nobody saw of it is left out.
+    pub(super) fn seen_for(self, seen: Duration) -> Self {
+        let last_used = now();
+        Self { since: last_used - i64::try_from(seen.as_secs()).unwrap_or(0), last_used, ..self }
     }
 
     /// Whether it is over, or so soon that it is not used any more.
@@ -114,8 +132,8 @@ impl Registry {
     pub(super) async fn open(state: Arc<State>) -> Result<Self, StateError> {
         let sql = "DELETE FROM uploads WHERE coalesce(expires_at, since + ?1) <= ?2";
         state.call(move |c| c.execute(sql, (KEPT_SECONDS, now()))).await?;
-        let rows = state.read(read).await?;
-        let books = Mutex::new(Books { rows, needs: HashMap::new() });
+        let rows = state.read(table::read).await?;
+        let books = Mutex::new(Books { rows, ..Books::default() });
         Ok(Self { state, books })
     }
 
@@ -142,19 +160,19 @@ impl Registry {
     pub(super) async fn put(&self, key: &Key, row: &Row) -> Result<(), StateError> {
         self.books().rows.insert(key.clone(), row.clone());
         let (key, row) = (key.clone(), row.clone());
-        self.state.call(move |c| write(c, &key, &row)).await
+        self.state.call(move |c| table::write(c, &key, &row)).await
     }
 
     /// Forgets a file. What cannot be written is found out by its next use.
     pub(super) async fn forget(&self, key: &Key) {
-        self.books().rows.remove(key);
-        let key = key.clone();
-        let removed =
-            self.state.call(move |c| {
-                c.prepare_cached("DELETE FROM uploads WHERE identity = ?1 AND credential = ?2 AND sha256 = ?3")?
-                    .execute((&*key.identity, &*key.credential, &*key.sha256))
-            });
-        if let Err(error) = removed.await {
+        let Some(row) = self.books().rows.remove(key) else { return };
+        self.forget_named(key, &row.display_name).await;
+    }
+
+    /// Takes the row of one upload of a clip out of the state.
+    async fn forget_named(&self, key: &Key, display_name: &str) {
+        let (key, name) = (key.clone(), display_name.to_owned());
+        if let Err(error) = self.state.call(move |c| table::remove(c, &key, &name)).await {
             tracing::warn!(%error, "an upload could not be forgotten");
         }
     }
@@ -169,7 +187,7 @@ impl Registry {
     /// A file that was ready is to be looked at again. In memory alone: the next process looks by itself.
     pub(super) fn doubt(&self, key: &Key) {
         if let Some(row) = self.books().rows.get_mut(key).filter(|row| row.phase == Phase::Active) {
-            (row.phase, row.since) = (Phase::Processing, now());
+            (row.phase, row.since, row.last_used) = (Phase::Processing, now(), now());
         }
     }
 
@@ -206,30 +224,10 @@ impl Registry {
         books.needs.retain(|_, need| need.uses > 0 || need.clips.iter().any(|clip| clip.strong_count() > 0));
     }
 
-    /// What a credential's files take, but for this one.
-    pub(super) fn stored_beside(&self, key: &Key) -> u64 {
-        let books = self.books();
-        let others = books.rows.iter().filter(|(other, row)| is_beside(other, key) && !row.is_over());
-        others.map(|(_, row)| row.bytes).sum()
-    }
-
-    /// The file of the same credential that was not used for longest and that nobody needs; with `jobs_wait`, also one that
-    /// a job needs, but no call.
-    pub(super) fn victim(&self, key: &Key, jobs_wait: bool) -> Option<(Key, Row)> {
-        let books = self.books();
-        let free = |other: &Key| {
-            books.needs.get(other).is_none_or(|need| {
-                need.uses == 0 && (jobs_wait || need.clips.iter().all(|clip| clip.strong_count() == 0))
-            })
-        };
-        let others = books.rows.iter().filter(|(other, _)| is_beside(other, key) && free(other));
-        others.min_by_key(|(_, row)| row.last_used).map(|(other, row)| (other.clone(), row.clone()))
-    }
-
     /// The time of last use: it is no loss if it is lost.
     fn write_later(&self, key: &Key, row: Row) {
         let (state, key) = (Arc::clone(&self.state), key.clone());
-        state.later(move |c| write(c, &key, &row));
+        state.later(move |c| table::write(c, &key, &row));
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -237,64 +235,8 @@ impl Registry {
     }
 }
 
-/// Whether it is another file of the same credential.
-fn is_beside(other: &Key, key: &Key) -> bool {
-    other.identity == key.identity && other.credential == key.credential && other.sha256 != key.sha256
-}
-
 pub(super) fn now() -> i64 {
     jiff::Timestamp::now().as_second()
-}
-
-fn write(c: &Connection, key: &Key, row: &Row) -> rusqlite::Result<()> {
-    let sql = "INSERT OR REPLACE INTO uploads (identity, credential, sha256, display_name, phase, name, uri, bytes,
-               expires_at, since, last_used) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-    let phase = match row.phase {
-        Phase::Uploading => 0,
-        Phase::Processing => 1,
-        Phase::Active => 2,
-    };
-    c.prepare_cached(sql)?.execute((
-        &*key.identity,
-        &*key.credential,
-        &*key.sha256,
-        &row.display_name,
-        phase,
-        &row.name,
-        row.uri.as_deref(),
-        i64::try_from(row.bytes).unwrap_or(i64::MAX),
-        row.expires_at,
-        row.since,
-        row.last_used,
-    ))?;
-    Ok(())
-}
-
-fn read(c: &Connection) -> rusqlite::Result<HashMap<Key, Row>> {
-    let sql = "SELECT identity, credential, sha256, display_name, phase, name, uri, bytes, expires_at, since, last_used
-               FROM uploads";
-    let mut statement = c.prepare(sql)?;
-    let rows = statement.query_map([], |r| {
-        let text = |index| r.get::<_, String>(index).map(Arc::<str>::from);
-        let key = Key { identity: text(0)?, credential: text(1)?, sha256: text(2)? };
-        let phase = match r.get::<_, i64>(4)? {
-            2 => Phase::Active,
-            1 => Phase::Processing,
-            _ => Phase::Uploading,
-        };
-        let row = Row {
-            display_name: r.get(3)?,
-            phase,
-            name: r.get(5)?,
-            uri: r.get::<_, Option<String>>(6)?.map(Arc::from),
-            bytes: r.get::<_, i64>(7)?.unsigned_abs(),
-            expires_at: r.get(8)?,
-            since: r.get(9)?,
-            last_used: r.get(10)?,
-        };
-        Ok((key, row))
-    })?;
-    rows.collect()
 }
 
 #[cfg(test)]
@@ -393,9 +335,9 @@ mod tests {
             registry.put(&key("K", name), &row(10, used)).await.unwrap();
         }
         registry.put(&key("L", "z"), &row(10, 0)).await.unwrap();
-        assert_eq!(registry.stored_beside(&wanted), 30, "another credential's files are another project's");
-        assert_eq!(registry.stored_beside(&key("K", "a")), 20);
-        let victim = |jobs_wait| registry.victim(&wanted, jobs_wait).map(|(key, _)| key.sha256.to_string());
+        assert_eq!(registry.books().stored_beside(&wanted), 30, "another credential's files are another project's");
+        assert_eq!(registry.books().stored_beside(&key("K", "a")), 20);
+        let victim = |jobs_wait| registry.books().needed_least(&wanted, jobs_wait).map(|key| key.sha256.to_string());
         registry.choose(&[vec![key("K", "a")]], &[&clip]);
         assert_eq!(victim(false).as_deref(), Some("b"), "a call uses a");
         assert_eq!(victim(true).as_deref(), Some("b"));
@@ -408,5 +350,46 @@ mod tests {
             registry.forget(&key("K", name)).await;
         }
         assert_eq!(victim(true), None);
+    }
+
+    #[tokio::test]
+    async fn a_file_counts_until_it_is_gone_and_its_room_is_taken_only_then() {
+        let bench = Bench::new().await;
+        let registry = &bench.registry;
+        registry.put(&key("K", "old"), &row(60, 1)).await.unwrap();
+        let (large, small) = (Row::begun("l".to_owned(), 50), Row::begun("s".to_owned(), 40));
+        let Room::After(leaving) = registry.take_room(&key("K", "large"), &large, 100, false) else { panic!() };
+        assert_eq!(registry.ready(&key("K", "old")), None, "nobody is given it any more");
+        assert!(matches!(registry.take_room(&key("K", "second"), &large, 100, false), Room::Soon));
+        // What fits beside it is not held up.
+        assert!(matches!(registry.take_room(&key("K", "small"), &small, 100, false), Room::Taken));
+        // A delete that failed, or that nobody waits for any more, is for the next one to try.
+        drop(leaving);
+        let Room::After(leaving) = registry.take_room(&key("K", "large"), &large, 100, false) else { panic!() };
+        leaving.gone().await;
+        assert!(matches!(registry.take_room(&key("K", "large"), &large, 100, false), Room::Taken));
+        assert_eq!(registry.books().stored_beside(&key("K", "other")), 90);
+        assert_eq!(bench.again().await.registry.get(&key("K", "old")), None);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_uploaded_again_while_the_old_one_is_deleted_stays() {
+        let bench = Bench::new().await;
+        let old = Row { display_name: "old".to_owned(), ..row(60, 1) };
+        bench.registry.put(&key("K", "a"), &old).await.unwrap();
+        let leaving = bench.registry.victim(&key("K", "b"), false).unwrap();
+        let new = Row { display_name: "new".to_owned(), ..row(60, 2) };
+        bench.registry.put(&key("K", "a"), &new).await.unwrap();
+        leaving.gone().await;
+        assert_eq!(bench.registry.get(&key("K", "a")).unwrap().display_name, "new");
+        assert_eq!(bench.again().await.registry.get(&key("K", "a")).unwrap().display_name, "new");
+    }
+
+    #[test]
+    fn time_in_which_nobody_saw_a_file_is_left_out() {
+        let row = Row { since: now() - 5_000, last_used: now() - 4_990, ..row(1, 0) };
+        assert_eq!(row.seen(), Duration::from_secs(10));
+        let row = row.seen_for(Duration::from_millis(12_700));
+        assert_eq!((row.seen(), row.last_used - row.since), (Duration::from_secs(12), 12));
     }
 }

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
-use super::registry::{Key, Phase, Row, now};
-use super::{FileState, Files, FilesError, Inner, Lost, NotUploaded, Place};
+use super::registry::{Key, Phase, Row};
+use super::{FileState, Files, Inner, Lost, NotUploaded, Place};
 use crate::media::MediaError;
 use crate::provider::failure;
 
@@ -15,50 +13,29 @@ const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(10);
 
 impl Inner {
-    /// Looks again and again until a file is ready. What cannot be seen for a while is looked at again; the deadline runs
-    /// from when the file was there, also over several processes, and ends no file before it was looked at once.
-    pub(super) async fn until_ready(
-        &self,
-        key: &Key,
-        mut row: Row,
-        place: &Place,
-        files: &Files,
-        stop: &CancellationToken,
-    ) -> Result<(), Lost> {
-        let mut pause = FIRST;
-        loop {
-            if row.phase == Phase::Active {
-                return Ok(());
-            }
+    /// Looks again and again until a file is ready. The deadline counts the time in which it was seen being processed, also
+    /// over several flights and processes, and ends no file before it was looked at once. A service that cannot be asked is
+    /// an outage: the caller waits for it, and that time is none of the file's.
+    pub(super) async fn until_ready(&self, key: &Key, mut row: Row, place: &Place, files: &Files) -> Result<(), Lost> {
+        let (mut pause, mut seen, mut slept) = (FIRST, row.seen(), Duration::ZERO);
+        while row.phase != Phase::Active {
             let Some(name) = row.name.clone() else { return Err(Lost::Gone) };
-            let mut hint = None;
-            match files.get(&name).await {
-                Ok(file) if file.state == FileState::Failed => {
-                    return Err(self.unusable(key, &name, file.error, place, files).await);
+            let file = files.get(&name).await.map_err(|error| self.lost(error, place))?;
+            if file.state == FileState::Failed {
+                return Err(self.unusable(key, &name, file.error, place, files).await);
+            }
+            seen += slept;
+            row = self.note(key, row.seen_for(seen), &file).await?;
+            if row.phase != Phase::Active {
+                if seen >= place.bounds.deadline {
+                    return Err(too_long(place, seen));
                 }
-                Ok(file) => row = self.note(key, row, &file).await?,
-                Err(FilesError::Throttled { retry_after }) => hint = retry_after,
-                Err(FilesError::Unavailable(message)) => {
-                    tracing::debug!(%message, "an uploaded clip cannot be looked at");
-                }
-                Err(error) => return Err(self.lost(error, place)),
+                slept = pause.min(place.bounds.deadline);
+                tokio::time::sleep(slept).await;
+                pause = (pause * 3 / 2).min(LONGEST);
             }
-            if row.phase == Phase::Active {
-                return Ok(());
-            }
-            let waited = Duration::from_secs(u64::try_from(now() - row.since).unwrap_or(0));
-            if waited >= place.bounds.deadline {
-                let (provider, seconds) = (&place.endpoint.name, waited.as_secs());
-                return Err(Lost::For(NotUploaded::Provider(format!(
-                    "{provider}: an uploaded clip is not ready after {seconds} s (providers.{provider}.upload_deadline_seconds)"
-                ))));
-            }
-            tokio::select! {
-                () = stop.cancelled() => return Err(Lost::For(NotUploaded::Stopped)),
-                () = tokio::time::sleep(hint.unwrap_or(pause).min(place.bounds.deadline)) => {}
-            }
-            pause = (pause * 3 / 2).min(LONGEST);
         }
+        Ok(())
     }
 
     /// The provider cannot process a clip: nobody uploads it again in this process.
@@ -71,4 +48,11 @@ impl Inner {
         self.broken().insert((Arc::clone(&key.identity), Arc::clone(&key.sha256)), message.clone());
         Lost::For(NotUploaded::Media(MediaError::invalid(message)))
     }
+}
+
+fn too_long(place: &Place, seen: Duration) -> Lost {
+    let (provider, seconds) = (&place.endpoint.name, seen.as_secs());
+    Lost::For(NotUploaded::Provider(format!(
+        "{provider}: an uploaded clip is not ready after {seconds} s (providers.{provider}.upload_deadline_seconds)"
+    )))
 }

@@ -389,6 +389,76 @@ fn what_a_provider_does_not_take_is_said_before_anything_is_paid() {
 }
 
 #[test]
+fn a_role_that_would_be_shown_nothing_of_an_item_fails_it_unasked_with_the_way_out() {
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    work.clip("sound.wav", Style::small(Content::AudioOnly, 9), 1);
+    work.clip("mute.mp4", Style::small(Content::NoAudio, 9), 1);
+    let sound = json!({ "id": "sound", "audio": "clips/sound.wav", "query": "Who? [[sim: score=9]]" });
+    let clip = json!({ "id": "clip", "video": "clips/0.mp4", "query": "Where? [[sim: score=9]]" });
+    let mute = json!({ "id": "mute", "video": "clips/mute.mp4", "query": "What? [[sim: score=9]]" });
+    for (media, blind, lacks, more) in [
+        ("video", "sound", "no video", "\"video+audio\""),
+        ("frames", "sound", "no video", "\"frames+audio\""),
+        ("audio", "mute", "no sound", "\"frames+audio\""),
+    ] {
+        let file = work.items("items.jsonl", &[sound.clone(), clip.clone(), mute.clone()]);
+        let aurelia = Aurelia::new(&work, &sim).corpus(&file).arg("--recipe").arg(recipe(&work, media, &[]));
+        let (calls, _) = sim.counted(|| aurelia.run().expect(1));
+        let records = work.records();
+        let error = records[blind].error.clone().unwrap();
+        assert_eq!((error.kind.name(), error.role.unwrap().name()), ("invalid_media", "generator"), "{media}");
+        let says = |words: &str| error.message.contains(words);
+        assert!(says("roles.generator.media") && says(lacks) && says(more), "{}", error.message);
+        let others = records.values().filter(|record| record.error.is_none()).count();
+        assert_eq!((others, calls), (2, 6), "{media}: the others are asked about, three calls each");
+        std::fs::remove_dir_all(work.out()).unwrap();
+    }
+    let file = work.items("items.jsonl", &[sound, clip]);
+    let both = recipe(&work, "video+audio", &[]);
+    Aurelia::new(&work, &sim).corpus(&file).arg("--recipe").arg(both).run().expect(0);
+}
+
+#[test]
+fn show_tells_where_prepared_files_lie_and_how_a_clip_was_sent() {
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    let item = json!({ "id": "a", "video": "clips/0.mp4", "query": "Who? [[sim: score=9]]" });
+    let file = work.items("items.jsonl", &[item]);
+    let recipe = recipe(&work, "video", &[]);
+    let upload = "[providers.gemini]\ninline_mib = 0\n";
+    let places = |sent: &str, config: &str| {
+        Aurelia::new(&work, &sim).config(config).corpus(&file).arg("--recipe").arg(&recipe).run().expect(0);
+        let show = || Aurelia::new(&work, &sim).config(config).args(["show", "a", "--out", "out"]);
+        let text = show().run().expect(0).stdout;
+        assert_eq!(text.matches(&format!("--- clips sent by {sent} ---")).count(), 2, "{text}");
+        let told = show().arg("--json").run().expect(0).json();
+        let by = |role: &str| {
+            let all = told["exchanges"].as_array().unwrap();
+            all.iter().find(|exchange| exchange["request"]["role"] == role).unwrap()["clips"].clone()
+        };
+        assert_eq!((by("generator"), by("summarizer"), by("evaluator")), (json!([sent]), json!([]), json!([sent])));
+        let places = told["media"][0]["prepared"].as_array().unwrap().clone();
+        for place in &places {
+            let place = place.as_str().unwrap();
+            assert!(work.path("").join(place).is_dir() && text.contains(place), "{place}\n{text}");
+        }
+        std::fs::remove_dir_all(work.out()).unwrap();
+        places.len()
+    };
+    assert_eq!(places("inline", ""), 1);
+    assert_eq!(places("upload", upload), 1);
+    // Frames lie there as pictures.
+    Aurelia::new(&work, &sim).corpus(&file).run().expect(0);
+    let told = Aurelia::new(&work, &sim).args(["show", "a", "--out", "out", "--json"]).run().expect(0).json();
+    let frames = work.path("").join(told["media"][0]["prepared"][0].as_str().unwrap());
+    let pictures =
+        std::fs::read_dir(frames).unwrap().flatten().filter(|e| e.path().extension() == Some("jpg".as_ref()));
+    assert_eq!(pictures.count(), 5);
+    std::fs::remove_dir_all(work.out().join(".aurelia/media")).unwrap();
+    let text = Aurelia::new(&work, &sim).args(["show", "a", "--out", "out"]).run().expect(0).stdout;
+    assert!(text.contains("nothing of it is kept in out/.aurelia/media now"), "{text}");
+}
+
+#[test]
 fn a_dry_run_counts_the_seconds_of_clips() {
     let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
     let file = work.items("items.jsonl", &corpus(1, 1));

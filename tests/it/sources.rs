@@ -639,4 +639,44 @@ mod runs {
         assert!(work.records().values().all(|record| record.status == Status::Accepted));
         assert_eq!(server.asked().len(), 3);
     }
+
+    #[test]
+    fn a_provider_that_fetches_clips_itself_is_never_told_the_address_of_a_private_host() {
+        let flavour = aurelia::simulator::Flavour::Vllm;
+        let settings = aurelia::simulator::Settings { openai_flavour: flavour, ..Default::default() };
+        let (sim, work) = (Sim::start(settings), Workdir::new());
+        let relay = crate::support::Relay::quiet(&sim);
+        let (content, body) = (clip(1), clip(1));
+        let server = Https::start(move |asked| Reply::file(asked, &body, "\"a\""));
+        let seat =
+            ("provider = \"gemini\"\nmodel = \"gemini-3.8-flash\"", "provider = \"openai\"\nmodel = \"qwen-vl\"");
+        let shown = ("media = \"frames+audio\"", "media = \"video\"");
+        let other = ("model = \"gpt-4o-mini\"", "model = \"qwen-vl\"");
+        let recipe = work.recipe("recipe.toml", &[seat, seat, shown, shown, other]);
+        let free = "[[prices]]\nprovider = \"openai\"\nmodel = \"qwen-vl\"\ninput = 0\noutput = 0\n";
+        let uri = server.url("/clips/a.mp4?X-Amz-Signature=open-sesame");
+        let item = json!({"id": "a", "video": uri, "query": "Who? [[sim: score=9]]"});
+        let file = work.items("items.jsonl", &[item]);
+        let run = |inline_mib: u32| {
+            let video = format!("[providers.openai]\nvideo = \"url\"\ninline_mib = {inline_mib}\n");
+            let aurelia = Aurelia::at(&work, &relay.base_url()).config(&server.config()).config(free).config(&video);
+            aurelia.corpus(&file).arg("--recipe").arg(&recipe).run()
+        };
+        // It does not fit into a request, and there is no other way: said with the setting.
+        run(0).expect(1);
+        let error = work.records()["a"].error.clone().unwrap();
+        assert_eq!(error.kind, ErrorKind::InvalidMedia);
+        assert!(error.message.contains("[store] private_hosts"), "{}", error.message);
+        assert_eq!(relay.sent().len(), 0);
+        fs::remove_dir_all(work.out()).unwrap();
+        // It fits, and goes inside.
+        run(12).expect(0);
+        let bodies: Vec<String> = relay.sent().iter().map(|sent| sent.body.to_string()).collect();
+        assert_eq!(bodies.len(), 3);
+        let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &content);
+        assert_eq!(bodies.iter().filter(|body| body.contains(&base64)).count(), 2);
+        for body in &bodies {
+            assert!(!body.contains("https:") && !body.contains(&server.host()) && !body.contains("sesame"));
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aurelia::demo::clip::{Content, Style};
 use aurelia::record::{ErrorKind, Record, Status};
-use aurelia::simulator::{FileFaults, FileSettings, FileStats, Scripted, Settings};
+use aurelia::simulator::{FileFaults, FileSettings, FileStats, Limit, Scripted, Settings};
 use serde_json::{Value, json};
 
 use crate::support::command::GEMINI_KEY;
@@ -123,7 +123,8 @@ fn a_run_killed_while_it_uploads_or_waits_sends_nothing_twice_that_had_arrived()
     let (sim, work) = (uploading(slow), Workdir::with_clips(1));
     let items = questions("k", 4, "clips/0.mp4");
     let running = run(&work, &sim, "k", &items).spawn();
-    until("the upload has begun", || (stats(&sim).started == 1).then_some(()));
+    // Its first bytes are on their way: killed before, the next run would meet the slow chunk.
+    until("the upload is under way", || sim.stats().faults.contains_key("chunk_slow").then_some(()));
     running.kill();
     run(&work, &sim, "k", &items).run().expect(0);
     all_done(&ended(&work, "k"), 4);
@@ -243,9 +244,8 @@ fn a_file_that_is_used_too_early_is_waited_for_and_costs_no_ask() {
 fn of_two_credentials_one_uploads_and_the_other_one_when_the_first_is_refused() {
     let (sim, work) =
         (uploading(FileSettings { processing_ms: 200, ..FileSettings::default() }), Workdir::with_clips(1));
-    let both = "[providers.gemini]\napi_key_env = [\"GEMINI_API_KEY\", \"SECOND_API_KEY\"]\n";
     let go = |name: &str| {
-        let aurelia = run(&work, &sim, name, &questions(name, 12, "clips/0.mp4")).config(both);
+        let aurelia = run(&work, &sim, name, &questions(name, 12, "clips/0.mp4")).config(BOTH);
         aurelia.env("SECOND_API_KEY", SECOND_KEY).run().expect(0);
         all_done(&ended(&work, name), 12);
     };
@@ -258,6 +258,111 @@ fn of_two_credentials_one_uploads_and_the_other_one_when_the_first_is_refused() 
     });
     go("b");
     assert_eq!((stats(&sim).started, sim.stats().files.values().filter(|s| s.finalized == 1).count()), (2, 2));
+}
+
+const BOTH: &str = "[providers.gemini]\napi_key_env = [\"GEMINI_API_KEY\", \"SECOND_API_KEY\"]\n";
+
+/// Items that are accepted at their first try; a directive more for the first one.
+fn accepted(n: usize, first: &str) -> Vec<Value> {
+    let mut items = questions("q", n, "clips/0.mp4");
+    for (n, item) in items.iter_mut().enumerate() {
+        let more = if n == 0 { first } else { "" };
+        item["query"] = json!(format!("What happens ({n})? [[sim: score=9{more}]]"));
+    }
+    items
+}
+
+#[test]
+fn calls_that_wait_for_a_key_that_is_away_for_long_go_to_another_and_upload_their_clip_there_once() {
+    // A day of ten calls: the eleventh finds the first key used up while others wait for their turn with it.
+    let day = Limit { model: "gemini*".into(), requests: Some(15), tokens: None, window_ms: 86_400_000 };
+    let sim = Sim::start(Settings { limits: vec![day], ..Settings::default() });
+    let work = Workdir::with_clips(1);
+    let one_by_one = "[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\nconcurrency = 1\n";
+    let aurelia = run(&work, &sim, "a", &accepted(12, "")).config(BOTH).config(one_by_one);
+    aurelia.env("SECOND_API_KEY", SECOND_KEY).args(["--max-wait", "1s"]).run().expect(0);
+    all_done(&ended(&work, "a"), 12);
+    let uploads: Vec<u64> = sim.stats().files.values().map(|files| files.started).filter(|n| *n > 0).collect();
+    assert_eq!(uploads, [1, 1]);
+}
+
+#[test]
+fn a_key_that_is_away_for_a_moment_is_waited_for_and_nothing_is_uploaded_for_another() {
+    let mut settings = Settings::default();
+    settings.faults.retry_delay_ms = 2_500;
+    let (sim, work) = (Sim::start(settings), Workdir::with_clips(1));
+    let items = accepted(6, ", fault=429 times=1 role=generator");
+    run(&work, &sim, "a", &items).config(BOTH).env("SECOND_API_KEY", SECOND_KEY).run().expect(0);
+    let records = ended(&work, "a");
+    all_done(&records, 6);
+    assert!(records.iter().any(|r| r.tries[0].calls[0].attempts == 2), "nobody was asked to wait");
+    assert_eq!(stats(&sim).started, 1);
+}
+
+#[test]
+fn a_file_that_ends_while_its_call_waits_is_uploaded_again_before_the_call_is_sent() {
+    let mut settings =
+        Settings { files: FileSettings { life_ms: 4_000, ..FileSettings::default() }, ..Settings::default() };
+    settings.faults.retry_delay_ms = 5_000;
+    let (sim, work) = (Sim::start(settings), Workdir::with_clips(1));
+    run(&work, &sim, "a", &accepted(1, ", fault=429 times=2 role=generator")).run().expect(0);
+    let records = ended(&work, "a");
+    all_done(&records, 1);
+    // Two refusals and the reply; no request for a file that is not there any more.
+    assert_eq!(records[0].tries[0].calls[0].attempts, 3);
+    assert_eq!(stats(&sim).started, 3);
+}
+
+#[test]
+fn time_in_which_the_service_cannot_be_seen_is_no_time_of_processing() {
+    let files = FileSettings { processing_ms: 300, ..faulty("resource_503", 6) };
+    let (sim, work) = (uploading(files), Workdir::with_clips(1));
+    let short = "[providers.gemini]\nupload_deadline_seconds = 1\n";
+    run(&work, &sim, "a", &questions("a", 3, "clips/0.mp4")).config(short).run().expect(0);
+    all_done(&ended(&work, "a"), 3);
+    assert_eq!(stats(&sim).started, 1);
+    // It is bounded as outages are.
+    let (sim, work) =
+        (uploading(FileSettings { processing_ms: 300, ..faulty("resource_503", 1 << 40) }), Workdir::with_clips(1));
+    let outage = "[worker]\njob_deadline_seconds = 2\n[http]\nconnect_seconds = 2\nfirst_byte_seconds = 2\n\
+                  idle_seconds = 2\ntotal_seconds = 2\n";
+    run(&work, &sim, "b", &questions("b", 2, "clips/0.mp4")).config(outage).run().expect(1);
+    for record in ended(&work, "b") {
+        let error = record.error.unwrap();
+        assert!(error.kind == ErrorKind::Provider && error.message.contains("503"), "{error:?}");
+    }
+}
+
+#[test]
+fn of_several_clips_of_a_request_only_the_one_that_is_gone_is_uploaded_again() {
+    let (sim, work) = (uploading(FileSettings::default()), Workdir::with_clips(3));
+    let video = |n: u32| json!({ "name": format!("v{n}"), "kind": "video", "uri": format!("clips/{n}.mp4") });
+    let go = |name: &str| {
+        let item = |i| {
+            json!({ "id": format!("{name}-{i}"), "media": [video(0), video(1), video(2)],
+                               "query": format!("Which one ({name} {i})? [[sim: score=9]]") })
+        };
+        let items: Vec<Value> = (0..4).map(item).collect();
+        run(&work, &sim, name, &items).run().expect(0);
+        all_done(&ended(&work, name), 4);
+        stats(&sim).finalized
+    };
+    assert_eq!(go("a"), 3);
+    let names = || -> Vec<String> {
+        let state = state(&work);
+        let mut names = state.prepare("SELECT name FROM uploads ORDER BY sha256").unwrap();
+        names.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+    };
+    let before = names();
+    sim.runtime().block_on(async {
+        let url = format!("{}/v1beta/{}", sim.base_url(), before[1]);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let deleted = client.delete(url).header("x-goog-api-key", GEMINI_KEY).send().await.unwrap();
+        assert!(deleted.status().is_success());
+    });
+    assert_eq!(go("b"), 4);
+    let changed: Vec<bool> = names().iter().zip(&before).map(|(after, before)| after != before).collect();
+    assert_eq!(changed, [false, true, false]);
 }
 
 /// Three different clips, and room for any two of them.

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 
 use super::super::cache::{Making, Turn};
 use super::super::clip::{self, kept};
-use super::super::{Clip, Kind, MediaError, MediaErrorKind, source};
+use super::super::{Address, Clip, Kind, MediaError, MediaErrorKind, source};
 use super::{Inner, Key, Source, blocking, lock};
 
 impl Inner {
@@ -29,17 +29,26 @@ impl Inner {
             self.clip_flights.run(key.clone(), make).await?
         };
         let (shape, source_ms) = (kept.shape, kept.shape.source_ms);
-        let (sha256, url, file, identity, lease) = if let Some(made) = kept.made {
-            (made.sha256, None, made.file, made.identity, Some(made.lease))
+        let (sha256, address, file, identity, lease) = if let Some(made) = kept.made {
+            (made.sha256, Address::None, made.file, made.identity, Some(made.lease))
         } else {
-            let url = uri.starts_with("https://").then(|| uri.into());
-            (key.0, url, source.file.clone(), source.identity.clone(), source.lease.clone())
+            (key.0, self.address(uri), source.file.clone(), source.identity.clone(), source.lease.clone())
         };
         let clip::Shape { mime, duration_ms, trimmed, smaller, sound, .. } = shape;
         let bytes = identity.bytes;
         let clip =
-            Clip { sha256, bytes, mime, duration_ms, trimmed, smaller, sound, url, file, identity, _lease: lease };
+            Clip { sha256, bytes, mime, duration_ms, trimmed, smaller, sound, address, file, identity, _lease: lease };
         Ok((Arc::new(clip), source_ms))
+    }
+
+    /// Where others may fetch a source: nowhere but at a public address, which is what it was judged to be when it was
+    /// fetched unless its host is one of `private_hosts`.
+    fn address(&self, uri: &str) -> Address {
+        match (source::locate(uri), &self.remote) {
+            (Ok(source::Place::Web(url)), Some(remote)) if remote.is_public(&url) => Address::Public(uri.into()),
+            (Ok(source::Place::Web(_)), _) => Address::Private,
+            _ => Address::None,
+        }
     }
 
     /// A clip that somebody uses, or that is the source itself.
@@ -87,5 +96,39 @@ impl Inner {
             kept::save(&inner.cache, &making, &sha256, silent, &inner.settings, &inner.known, (shape, made.as_deref()))
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Library, Store};
+    use super::*;
+    use crate::media::{Limits, Settings, Wants};
+
+    #[test]
+    fn the_address_of_a_private_host_is_told_to_nobody() {
+        let allow = ["https://media.example.org/a/", "https://media.example.org:8443/", "https://10.0.0.5:8443/"];
+        let store = Store {
+            allow: allow.map(|allowed| allowed.parse().unwrap()).to_vec(),
+            private_hosts: vec!["10.0.0.5:8443".to_owned(), "media.example.org:8443".to_owned()],
+            ..Store::default()
+        };
+        let (dir, wants) = (tempfile::tempdir().unwrap(), Wants { clip: true, ..Wants::default() });
+        let cache = dir.path().to_owned();
+        let library = Library::with_store(cache, Settings::default(), wants, Limits::default(), store).unwrap();
+        let public = "https://media.example.org/a/b.mp4?signature=x";
+        for (uri, address) in [
+            (public, Address::Public(public.into())),
+            ("https://media.example.org:8443/b.mp4", Address::Private),
+            ("https://MEDIA.example.org:8443/b.mp4", Address::Private),
+            ("https://10.0.0.5:8443/b.mp4", Address::Private),
+            // Not allowed as it stands, so it was never fetched, but nothing here rests on that.
+            ("https://10.0.0.6/b.mp4", Address::Private),
+            ("https://localhost/b.mp4", Address::Private),
+            ("clips/b.mp4", Address::None),
+            ("file:///clips/b.mp4", Address::None),
+        ] {
+            assert!(library.0.address(uri) == address, "{uri}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use super::address::Reach;
 use super::answer::{Body, Down, Got};
 use super::download;
 use super::index::{Index, Known, now_ms};
@@ -263,6 +264,11 @@ impl Remote {
             downloaded_bytes: self.counts.bytes.load(Ordering::Relaxed),
             ..Stats::default()
         }
+    }
+
+    /// Whether a URL is that of a public host, as it is written and as the settings name it.
+    pub(crate) fn is_public(&self, url: &WebUrl) -> bool {
+        self.store.reach(url) == Reach::Public && url.check_host(Reach::Public).is_ok()
     }
 
     /// The connections for a URL; see [`Lines::judged`].

@@ -1,11 +1,13 @@
-//! How far a request has got: a body that tells when its first and its last piece are handed to the connection.
+//! How far a request has got: a body that tells when its pieces are handed to the connection.
 //!
-//! The connection asks for the body's first piece when it stands and the head is written, which is when the wait for the first byte
-//! begins; and a request whose last piece was never asked for has not left whole.
+//! The connection asks for the body's first piece when it stands and the head is written, which is when a call's wait for the
+//! first byte begins ([`Progress::overdue`]); a request whose last piece was never asked for has not left whole, so it cannot
+//! be billed. An upload is watched by the same body and judged otherwise ([`Progress::stalled`]): two gigabytes on a slow line
+//! take longer than any reply may, so a body that moves is never late.
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,19 +19,28 @@ use tokio::time::Instant;
 use crate::provider::Billed;
 use crate::provider::body::Body;
 
-/// Shared between a call and its body on the connection.
+/// Shared between a request and its body on the connection.
 #[derive(Debug, Clone)]
-pub(super) struct Progress(Arc<State>);
+pub(in crate::provider) struct Progress(Arc<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    made: Instant,
     begun: OnceLock<Instant>,
+    /// When a piece was last asked for, in milliseconds from when this was made.
+    moved_ms: AtomicU64,
     whole: AtomicBool,
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
-        Self(Arc::default())
+    pub(in crate::provider) fn new() -> Self {
+        let state = State {
+            made: Instant::now(),
+            begun: OnceLock::new(),
+            moved_ms: AtomicU64::new(0),
+            whole: AtomicBool::new(false),
+        };
+        Self(Arc::new(state))
     }
 
     /// When the body's first piece was asked for.
@@ -37,9 +48,14 @@ impl Progress {
         self.0.begun.get().copied()
     }
 
+    /// Whether the last piece was handed over.
+    pub(in crate::provider) fn is_whole(&self) -> bool {
+        self.0.whole.load(Ordering::Acquire)
+    }
+
     /// What a failure without an answer may have cost.
     pub(super) fn billed(&self) -> Billed {
-        if self.0.whole.load(Ordering::Acquire) { Billed::Unknown } else { Billed::No }
+        if self.is_whole() { Billed::Unknown } else { Billed::No }
     }
 
     /// Ends `limit` after the body's first piece was asked for; never before. Cancel safe.
@@ -52,18 +68,52 @@ impl Progress {
             }
         }
     }
+
+    /// Ends once nothing moved for `idle`, or for `answer` since the last piece left. Cancel safe.
+    pub(in crate::provider) async fn stalled(&self, idle: Duration, answer: Duration) {
+        loop {
+            let limit = if self.is_whole() { answer } else { idle };
+            let at = self.0.made + Duration::from_millis(self.0.moved_ms.load(Ordering::Acquire)) + limit;
+            if at <= Instant::now() {
+                return;
+            }
+            // A body that became whole meanwhile has another limit, so it is looked at anew.
+            tokio::time::sleep_until(at).await;
+        }
+    }
+
+    fn step(&self, whole: bool) {
+        let now = Instant::now();
+        let _begun = self.0.begun.get_or_init(|| now);
+        let ms = u64::try_from(now.duration_since(self.0.made).as_millis()).unwrap_or(u64::MAX);
+        self.0.moved_ms.store(ms, Ordering::Release);
+        if whole {
+            self.0.whole.store(true, Ordering::Release);
+        }
+    }
 }
 
 /// A body that reports to a [`Progress`].
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(in crate::provider) struct Watched {
     body: Body,
     progress: Progress,
+    /// Bytes handed over, of this and other bodies.
+    sent: Option<Arc<AtomicU64>>,
 }
 
 impl Watched {
-    pub(super) fn new(body: Body, progress: Progress) -> Self {
-        Self { body, progress }
+    pub(in crate::provider) fn new(body: Body, progress: Progress) -> Self {
+        // Nobody asks for the pieces of an empty body.
+        if body.is_empty() {
+            progress.0.whole.store(true, Ordering::Release);
+        }
+        Self { body, progress, sent: None }
+    }
+
+    /// The same, its bytes counted as they are handed over.
+    pub(in crate::provider) fn counted(self, sent: Arc<AtomicU64>) -> Self {
+        Self { sent: Some(sent), ..self }
     }
 }
 
@@ -75,11 +125,11 @@ impl http_body::Body for Watched {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let _begun = self.progress.0.begun.get_or_init(Instant::now);
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        if self.body.is_end_stream() {
-            self.progress.0.whole.store(true, Ordering::Release);
+        if let (Some(sent), Poll::Ready(Some(Ok(frame)))) = (&self.sent, &frame) {
+            sent.fetch_add(frame.data_ref().map_or(0, Bytes::len) as u64, Ordering::Relaxed);
         }
+        self.progress.step(self.body.is_end_stream());
         frame
     }
 
@@ -122,5 +172,39 @@ mod tests {
         assert_eq!(progress.billed(), Billed::No);
         assert!(Pin::new(&mut body).poll_frame(&mut context).is_ready());
         assert_eq!(progress.billed(), Billed::Unknown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_moves_is_never_late_and_one_that_stops_is() {
+        let (second, progress) = (Duration::from_secs(1), Progress::new());
+        let begun = Instant::now();
+        let moving = async {
+            for step in 0..100 {
+                tokio::time::sleep(second).await;
+                progress.step(step == 99);
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = moving => {}
+            () = progress.stalled(second * 2, second * 30) => {}
+        }
+        assert!(progress.is_whole());
+        assert_eq!(begun.elapsed(), second * 130);
+    }
+
+    #[test]
+    fn bytes_are_counted_as_they_are_handed_over_and_an_empty_body_is_whole_at_once() {
+        let (sent, progress) = (Arc::new(AtomicU64::new(0)), Progress::new());
+        let pieces = vec![Bytes::from_static(b"one"), Bytes::from_static(b"three")];
+        let mut body = Watched::new(Body::new(pieces), progress.clone()).counted(Arc::clone(&sent));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut body).poll_frame(&mut context).is_ready());
+        assert_eq!((sent.load(Ordering::Relaxed), progress.is_whole()), (3, false));
+        assert!(Pin::new(&mut body).poll_frame(&mut context).is_ready());
+        assert_eq!((sent.load(Ordering::Relaxed), progress.is_whole()), (8, true));
+        let empty = Progress::new();
+        drop(Watched::new(Body::new(Vec::new()), empty.clone()));
+        assert!(empty.is_whole());
     }
 }

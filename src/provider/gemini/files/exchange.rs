@@ -1,26 +1,20 @@
 //! One request and its answer: whichever side is silent for too long ends it, however large the body is.
 //!
-//! A call's deadlines do not fit an upload: two gigabytes on a slow line take longer than any reply may. Here a body that
-//! moves is never late. It is late when nothing of it moved for the idle deadline, or when it has left whole and no
-//! answer began within the first-byte deadline.
+//! A call's deadlines do not fit an upload, so a body here is late when nothing of it moved for the idle deadline, or when it
+//! has left whole and no answer began within the first-byte deadline.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Frame, SizeHint};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::{Files, FilesError, errors};
 use crate::provider::body::Body;
 use crate::provider::http::fault::{chain, late, without_secret};
+use crate::provider::http::progress::{Progress, Watched};
 use crate::provider::{Billed, CallError, CallErrorKind, failure};
 
 /// Most bytes of an answer: a page of a hundred files has a tenth of it.
@@ -114,15 +108,15 @@ pub(super) async fn send(
     headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
     let (idle, first_byte) = (files.deadlines.idle, files.deadlines.first_byte);
     let is_small = body.is_empty();
-    let pace = Arc::new(Pace::new(is_small));
-    let moving = Moving { body, pace: Arc::clone(&pace), sent: Arc::clone(sent) };
-    let request = files.http.request(method, url).headers(headers).body(reqwest::Body::wrap(moving));
+    let progress = Progress::new();
+    let watched = Watched::new(body, progress.clone()).counted(Arc::clone(sent));
+    let request = files.http.request(method, url).headers(headers).body(reqwest::Body::wrap(watched));
     // A question is answered soon or not at all; what ends a large body may take the service a while.
     let answer_limit = if is_small { idle } else { first_byte };
     let response = tokio::select! {
         response = request.send() => response.map_err(|error| broken(chain(&error.without_url())))?,
-        () = pace.stalled(idle, answer_limit) => {
-            return Err(broken(if pace.is_whole() {
+        () = progress.stalled(idle, answer_limit) => {
+            return Err(broken(if progress.is_whole() {
                 late("no answer began", "first byte", answer_limit)
             } else {
                 late("the upload does not move", "idle", idle)
@@ -150,101 +144,5 @@ async fn whole(mut response: reqwest::Response) -> Result<Bytes, String> {
             Ok(None) => return Ok(body.freeze()),
             Err(error) => return Err(format!("the answer is cut: {}", chain(&error.without_url()))),
         }
-    }
-}
-
-/// How a body moves.
-#[derive(Debug)]
-struct Pace {
-    begun: Instant,
-    /// When the last piece was handed over, in milliseconds from the beginning.
-    last_ms: AtomicU64,
-    whole: AtomicBool,
-}
-
-impl Pace {
-    fn new(whole: bool) -> Self {
-        Self { begun: Instant::now(), last_ms: AtomicU64::new(0), whole: AtomicBool::new(whole) }
-    }
-
-    fn step(&self, whole: bool) {
-        let ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_ms.store(ms, Ordering::Release);
-        self.whole.store(whole, Ordering::Release);
-    }
-
-    fn is_whole(&self) -> bool {
-        self.whole.load(Ordering::Acquire)
-    }
-
-    /// Ends once nothing moved for `idle`, or for `answer` since the last piece left. Cancel safe.
-    async fn stalled(&self, idle: Duration, answer: Duration) {
-        loop {
-            let limit = if self.is_whole() { answer } else { idle };
-            let at = self.begun + Duration::from_millis(self.last_ms.load(Ordering::Acquire)) + limit;
-            if at <= Instant::now() {
-                return;
-            }
-            // A body that became whole meanwhile has another limit, so it is looked at anew.
-            tokio::time::sleep_until(at).await;
-        }
-    }
-}
-
-/// A body that tells how it moves.
-struct Moving {
-    body: Body,
-    pace: Arc<Pace>,
-    sent: Arc<AtomicU64>,
-}
-
-impl http_body::Body for Moving {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &frame {
-            let size = frame.data_ref().map_or(0, Bytes::len) as u64;
-            self.sent.fetch_add(size, Ordering::Relaxed);
-        }
-        self.pace.step(self.body.is_end_stream());
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_moves_is_never_late_and_one_that_stops_is() {
-        let second = Duration::from_secs(1);
-        let pace = Pace::new(false);
-        let begun = Instant::now();
-        let moving = async {
-            for step in 0..100 {
-                tokio::time::sleep(second).await;
-                pace.step(step == 99);
-            }
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            () = moving => {}
-            () = pace.stalled(second * 2, second * 30) => {}
-        }
-        assert!(pace.is_whole());
-        assert_eq!(begun.elapsed(), second * 130);
     }
 }
