@@ -14,6 +14,8 @@ use std::time::Duration;
 /// Longest wait for a lock that is only ever held for a moment.
 const MOMENT: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(1);
+/// So many entries may be in the way of one, as others publish the same at once.
+const REPLACED: u32 = 100;
 
 /// A directory to make one entry in. Dropped, all that was not published is removed.
 #[derive(Debug)]
@@ -79,11 +81,14 @@ impl Making {
         let (entry, area) = (self.entry()?, to.parent().unwrap_or(to));
         File::open(&entry)?.sync_all()?;
         fs::create_dir_all(area)?;
-        if fs::rename(&entry, to).is_err() {
-            match fs::rename(to, self.dir.join("replaced")) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => fs::rename(&entry, to)?,
+        let mut tries = 0;
+        while let Err(error) = fs::rename(&entry, to) {
+            tries += 1;
+            if tries > REPLACED {
+                return Err(error);
             }
+            // It may be gone, and the next one there, between these two.
+            if_there(fs::rename(to, self.dir.join(format!("replaced-{tries}"))))?;
         }
         File::open(area)?.sync_all()
     }
@@ -256,5 +261,35 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(place.join("data")).unwrap(), "2");
         assert_eq!(fs::read_dir(dir.path().join("making")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn many_may_publish_the_same_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (area, place) = (dir.path().join("making"), dir.path().join("kept/a"));
+        let together = std::sync::Barrier::new(8);
+        let publish = |thread: u32| {
+            let once = || {
+                let making = Making::begin(&area, &format!("{thread}"))?.unwrap();
+                fs::write(making.entry()?.join("data"), "1")?;
+                together.wait();
+                making.publish(&place)
+            };
+            // All come to the barrier as often, whatever fails.
+            let ends: Vec<_> = (0..50).map(|_| once()).collect();
+            ends.into_iter().collect::<io::Result<()>>()
+        };
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8)
+                .map(|thread| {
+                    scope.spawn({
+                        let publish = &publish;
+                        move || publish(thread)
+                    })
+                })
+                .collect();
+            all.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+        });
+        assert_eq!(fs::read_to_string(place.join("data")).unwrap(), "1");
     }
 }
