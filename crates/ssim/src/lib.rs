@@ -5,6 +5,7 @@
 //! lies too near a threshold to be sure, [`exact()`] repeats every operation of scipy and numpy in their order. A crate of its
 //! own for one reason: it is compiled with full optimisation in every profile, as it runs on every pixel.
 
+mod columns;
 mod exact;
 mod pixels;
 mod windows;

@@ -18,36 +18,26 @@ use std::ops::Add;
 
 use multiversion::multiversion;
 
+use crate::columns::{Columns, add, loss, slide};
+
 /// The mean is less than this away from the real one; `exact` decides within this distance of the threshold.
 pub const ERROR: f64 = 2e-6;
 /// Side of a window.
 pub const SIDE: usize = 7;
-const SIDE_U16: u16 = 7;
 const PLANES: usize = 3;
 /// Samples from the first to the last column of a window.
 const REACH: usize = (SIDE - 1) * PLANES;
 /// Windows at a time: what they need stays in the first-level cache.
 const BLOCK: usize = 256;
 const LANES: usize = 8;
-const WINDOW: f32 = 49.0;
+pub(crate) const WINDOW: f32 = 49.0;
 /// What a block may lose to its floor, as a part of what the whole picture can lose before it is below the threshold.
 const FLOORS: f64 = 0.6;
 /// No loss is as small, so every window is measured.
 const NO_FLOORS: f64 = -1.0;
 /// C1 times 49^2, C2 times 49 * 48.
-const LUMINANCE: f32 = WINDOW * WINDOW * 6.502_5;
-const CONTRAST: f32 = WINDOW * (WINDOW - 1.0) * 58.522_5;
-
-/// Sums over the columns of the last seven rows, one entry for each sample of a row.
-#[derive(Debug)]
-struct Columns {
-    x: Vec<u16>,
-    y: Vec<u16>,
-    /// Of x^2 + y^2.
-    squares: Vec<i32>,
-    /// Of x * y.
-    products: Vec<i32>,
-}
+pub(crate) const LUMINANCE: f32 = WINDOW * WINDOW * 6.502_5;
+pub(crate) const CONTRAST: f32 = WINDOW * (WINDOW - 1.0) * 58.522_5;
 
 /// Room for what is made of one block of windows.
 #[derive(Debug)]
@@ -85,7 +75,7 @@ impl Ssim {
         let row = width * PLANES;
         // The last block may reach beyond the row.
         let room = row + BLOCK + REACH;
-        let columns = Columns { x: vec![0; room], y: vec![0; room], squares: vec![0; room], products: vec![0; room] };
+        let columns = Columns::new(room);
         let block = Block {
             x: [0; BLOCK + REACH],
             y: [0; BLOCK + REACH],
@@ -196,54 +186,6 @@ enum Sum {
     Floored,
 }
 
-impl Columns {
-    fn clear(&mut self) {
-        self.x.fill(0);
-        self.y.fill(0);
-        self.squares.fill(0);
-        self.products.fill(0);
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
-fn add(columns: &mut Columns, (x, y): (&[u8], &[u8])) {
-    let n = x.len();
-    let (y, sums) = (&y[..n], (&mut columns.x[..n], &mut columns.y[..n]));
-    let (squares, products) = (&mut columns.squares[..n], &mut columns.products[..n]);
-    for i in 0..n {
-        sums.0[i] += u16::from(x[i]);
-        sums.1[i] += u16::from(y[i]);
-        squares[i] += square(x[i]) + square(y[i]);
-        products[i] += product(x[i], y[i]);
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
-fn slide(columns: &mut Columns, new: (&[u8], &[u8]), old: (&[u8], &[u8])) {
-    let n = new.0.len();
-    let (x, y, old_x, old_y) = (new.0, &new.1[..n], &old.0[..n], &old.1[..n]);
-    let sums = (&mut columns.x[..n], &mut columns.y[..n]);
-    for i in 0..n {
-        sums.0[i] = sums.0[i].wrapping_add(u16::from(x[i])).wrapping_sub(u16::from(old_x[i]));
-        sums.1[i] = sums.1[i].wrapping_add(u16::from(y[i])).wrapping_sub(u16::from(old_y[i]));
-    }
-    let (squares, products) = (&mut columns.squares[..n], &mut columns.products[..n]);
-    for i in 0..n {
-        squares[i] += square(x[i]) + square(y[i]) - square(old_x[i]) - square(old_y[i]);
-        products[i] += product(x[i], y[i]) - product(old_x[i], old_y[i]);
-    }
-}
-
-#[inline(always)]
-fn square(x: u8) -> i32 {
-    product(x, x)
-}
-
-#[inline(always)]
-fn product(x: u8, y: u8) -> i32 {
-    i32::from(x) * i32::from(y)
-}
-
 /// The sum of SSIM over one row of windows, `across` of them, and whether it holds floors.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2", "x86_64+sse4.1"))]
 fn windows(columns: &Columns, across: usize, block: &mut Block, most: f64) -> (f64, bool) {
@@ -286,28 +228,6 @@ fn windows(columns: &Columns, across: usize, block: &mut Block, most: f64) -> (f
         at += count;
     }
     (total.iter().sum::<f64>() + floors, floored)
-}
-
-/// At most so much is missing from 1 in all windows over these columns together.
-///
-/// With S the sum of the squared differences in a window, X and Y its sums, SSIM = (1 - a)(1 - b) with
-/// a = (X - Y)^2 / (X^2 + Y^2 + LUMINANCE) and b = (49 S - (X - Y)^2) / (variances + CONTRAST), both in 0..=2. So SSIM >= 1 - a - b, and
-/// a + b is a mean, weighted by (X - Y)^2 <= 49 S, of values at most 49 S over the lesser of the two denominators, which are
-/// at least LUMINANCE + (X + Y)^2 / 2 and CONTRAST. A column is in at most seven windows.
-#[inline(always)]
-fn loss(columns: &Columns, range: std::ops::Range<usize>) -> f64 {
-    let (x, y) = (&columns.x[range.clone()], &columns.y[range.clone()]);
-    let (squares, products) = (&columns.squares[range.clone()], &columns.products[range]);
-    let n = x.len();
-    let (y, squares, products) = (&y[..n], &squares[..n], &products[..n]);
-    let (mut differences, mut least) = (0, u16::MAX);
-    for i in 0..n {
-        differences += squares[i] - 2 * products[i];
-        least = least.min(x[i] + y[i]);
-    }
-    let least = f64::from(SIDE_U16 * least);
-    let denominator = f64::from(CONTRAST).min(f64::from(LUMINANCE) + least * least / 2.0);
-    f64::from(differences) * f64::from(SIDE_U16) * f64::from(WINDOW) / denominator
 }
 
 /// Sums of two entries, three apart.
