@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::address::Reach;
 use super::allow::{Allowed, Roots};
 use super::web::WebUrl;
-use super::{Place, display_name, locate, not_allowed};
-use crate::media::MediaError;
+use super::{Origin, Place, display_name, locate, s3};
+use crate::media::{MediaError, MediaErrorKind};
 use crate::retry::Policy;
 
 /// The `[store]` section of the configuration. None of it changes the bytes of a result.
@@ -65,18 +65,25 @@ impl Store {
     pub fn local_path(&self, uri: &str) -> Result<Option<PathBuf>, MediaError> {
         let place = match locate(uri) {
             Ok(Place::Local(path)) => Roots::of(&self.allow).check(&path).map(|()| Some(path)),
-            Ok(Place::Web(url)) => self.check(&url).map(|()| None),
+            Ok(Place::Remote(origin)) => self.check(&origin).map(|()| None),
             Err(error) => Err(error),
         };
         place.map_err(|error| error.about(&display_name(uri)))
     }
 
-    /// Whether a URL may be asked for at all; nothing is looked up.
-    pub(super) fn check(&self, url: &WebUrl) -> Result<(), MediaError> {
-        if !self.allow.iter().any(|allowed| allowed.allows(url)) {
-            return Err(not_allowed(url));
+    /// Whether an origin may be asked at all; nothing is looked up.
+    pub(super) fn check(&self, origin: &Origin) -> Result<(), MediaError> {
+        if let (Origin::Bucket(_), Some(lacks)) = (origin, s3::LACKS) {
+            return Err(MediaError::new(MediaErrorKind::Denied, lacks));
         }
-        url.check_host(self.reach(url))
+        if !self.allow.iter().any(|allowed| allowed.allows(origin)) {
+            return Err(origin.not_allowed());
+        }
+        match origin {
+            Origin::Web(url) => url.check_host(self.reach(url)),
+            // Where buckets are is the setup's word, not the corpus's.
+            Origin::Bucket(_) => Ok(()),
+        }
     }
 
     pub(super) fn reach(&self, url: &WebUrl) -> Reach {

@@ -104,6 +104,12 @@ impl<'a> Aurelia<'a> {
         self
     }
 
+    /// Sets a variable whose value may be found nowhere.
+    pub(crate) fn secret(self, name: &str, value: &str) -> Self {
+        self.work.secrets.borrow_mut().insert(value.to_owned());
+        self.env(name, value)
+    }
+
     /// Takes a variable away.
     pub(crate) fn without(mut self, name: &str) -> Self {
         self.env.push((name.to_owned(), None));
