@@ -7,7 +7,8 @@ use aurelia::demo::clip::{Content, Style};
 use aurelia::record::{ErrorKind, Record, Status};
 use serde_json::{Value, json};
 
-use super::support::s3::{Asked, Fault, S3, SECRET_KEY};
+use super::support::https::{self, Https, Reply};
+use super::support::s3::{ACCESS_KEY, Asked, Fault, S3, SECRET_KEY};
 use super::support::{Aurelia, Sim, Workdir, clips, records};
 
 fn clip(seed: u64) -> Vec<u8> {
@@ -70,9 +71,15 @@ fn a_clip_in_a_bucket_is_answered_and_a_second_run_fetches_nothing() {
     let content = clip(1);
     let uri = bench.s3.put("clips/allowed/deep/a ü+%20.mp4", &content);
     let cache = format!("[media]\ncache_dir = \"{}\"\n", bench.work.path("cache").display());
-    let run = || bench.run(&[item("a", &uri)]).config(&cache).env("AURELIA__TELEMETRY__LOG", "trace");
+    let run = || {
+        bench
+            .run(&[item("a", &uri)])
+            .config(&cache)
+            .env("AURELIA__TELEMETRY__LOG", "trace")
+            .secret("AWS_SESSION_TOKEN", "harness-token-51ed")
+    };
     let output = run().run().expect(0);
-    assert!(output.stderr.contains("s3://clips"), "it is logged at all");
+    assert!(output.stderr.contains("signing request"), "it is logged at all, without what was signed with");
     let record = bench.accepted("a");
     assert_eq!((&record.media[0].uri, &record.media[0].sha256), (&uri, &Some(sha256(&content))));
     assert_eq!((bench.s3.asked().len(), bench.s3.body_bytes()), (1, content.len() as u64));
@@ -276,4 +283,58 @@ fn a_server_that_is_not_there_fails_its_items_until_they_are_asked_for_again() {
     run().args(["--retry", "failed"]).run().expect(0);
     bench.accepted("a");
     assert!(!message.contains(SECRET_KEY));
+}
+
+#[test]
+fn a_setup_that_no_bucket_could_be_reached_with_ends_the_run() {
+    let bench = Bench::new(S3::start());
+    let uri = bench.s3.put("clips/allowed/a.mp4", &clip(1));
+    let run = || bench.run(&[item("a", &uri)]);
+    for endpoint in ["localhost:9000", "http://user:open-sesame@127.0.0.1:9000"] {
+        let output = run().env("AWS_ENDPOINT_URL", endpoint).run().expect(64);
+        assert!(output.sentence().contains("AWS_ENDPOINT_URL"), "{}", output.stderr);
+        assert!(!output.stderr.contains("open-sesame"), "{}", output.stderr);
+    }
+    let nowhere = run().without("AWS_ENDPOINT_URL").without("AWS_REGION").run().expect(64);
+    assert!(nowhere.sentence().contains("set AWS_REGION"), "{}", nowhere.stderr);
+    assert!(bench.work.records().is_empty() && bench.s3.accepted() == 0);
+    // A server of one's own has no region, and its address may be set for S3 alone.
+    let own = run().without("AWS_REGION").without("AWS_ENDPOINT_URL").env("AWS_ENDPOINT_URL_S3", &bench.s3.endpoint());
+    own.run().expect(0);
+    bench.accepted("a");
+}
+
+#[test]
+fn credentials_and_endpoint_may_come_from_a_profile() {
+    let bench = Bench::new(S3::start());
+    let uri = bench.s3.put("clips/allowed/a.mp4", &clip(1));
+    fs::create_dir(bench.work.path("home/.aws")).unwrap();
+    let endpoint = bench.s3.endpoint();
+    bench.work.write("home/.aws/config", format!("[profile clips]\nregion = eu-west-1\nendpoint_url = {endpoint}\n"));
+    let secret = format!("aws_secret_access_key = {SECRET_KEY}");
+    let key = format!("[clips]\naws_access_key_id = {ACCESS_KEY}");
+    bench.work.key_file("home/.aws/credentials", &[&key, &secret]);
+    let names = ["AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+    let run = names.iter().fold(bench.run(&[item("a", &uri)]), |run, name| run.without(name));
+    run.env("AWS_PROFILE", "clips").run().expect(0);
+    bench.accepted("a");
+}
+
+#[test]
+fn an_endpoint_with_a_certificate_of_its_own_is_trusted_only_where_that_is_set() {
+    let content = clip(1);
+    let server = Https::start(move |asked| Reply::file(asked, &content, "\"a\""));
+    let bench = Bench::new(S3::start());
+    let endpoint = format!("https://{}", server.host());
+    let run = || bench.run(&[item("a", "s3://clips/allowed/a.mp4")]).env("AWS_ENDPOINT_URL", &endpoint);
+    // No outage: waiting makes nobody trusted.
+    run().config("[store]\noutage_seconds = 100\n").run().expect(1);
+    let (kind, message) = bench.error("a");
+    assert_eq!(kind, ErrorKind::Unavailable, "{message}");
+    assert!(message.contains("invalid peer certificate"), "{message}");
+    assert!(server.asked().is_empty(), "it is sent nothing");
+    let ca = format!("[http]\nextra_ca_file = \"{}\"\n", https::ca().display());
+    run().config(&ca).args(["--retry", "failed"]).run().expect(0);
+    bench.accepted("a");
+    assert_eq!(server.asked()[0].path, "/clips/allowed/a.mp4?x-id=GetObject", "path style");
 }

@@ -121,3 +121,33 @@ impl fmt::Debug for Lookup {
         })
     }
 }
+
+#[cfg(all(test, not(feature = "fleet")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_s3_says_so_whatever_is_allowed() {
+        let allowing = Store { allow: vec!["s3://clips/".parse().unwrap()], ..Store::default() };
+        for store in [Store::default(), allowing] {
+            let error = store.local_path("s3://clips/a.mp4").unwrap_err();
+            assert_eq!(error.kind, MediaErrorKind::Denied);
+            assert!(error.message.contains("this build has no S3"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_library_of_such_a_build_refuses_objects_and_reads_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let allow = vec!["s3://clips/".parse().unwrap(), "file:///".parse().unwrap()];
+        let (cache, store) = (dir.path().to_owned(), Store { allow, ..Store::default() });
+        let (settings, wants) = (crate::media::Settings::default(), crate::media::Wants::default());
+        let limits = crate::media::Limits::default();
+        let library = crate::media::Library::with_store(cache, settings, wants, limits, store).unwrap();
+        let kind = |error: MediaError| error.kind;
+        let object = library.prepare("s3://clips/a.mp4", crate::media::Kind::Video).await;
+        assert_eq!(object.map_err(kind).unwrap_err(), MediaErrorKind::Denied);
+        let absent = library.prepare("/absent.mp4", crate::media::Kind::Video).await;
+        assert_eq!(absent.map_err(kind).unwrap_err(), MediaErrorKind::NotFound);
+    }
+}

@@ -68,7 +68,7 @@ impl Buckets {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .load()
             .await;
-        let endpoint = endpoint(&shared);
+        let endpoint = endpoint(&shared).map(|endpoint| plain(&endpoint).map(|()| endpoint)).transpose()?;
         let mut config = aws_sdk_s3::config::Builder::from(&shared);
         if endpoint.is_some() {
             // Names of buckets are no hosts of a server of one's own.
@@ -148,6 +148,40 @@ fn endpoint(shared: &SdkConfig) -> Option<String> {
     own.or_else(|| shared.endpoint_url().map(str::to_owned))
 }
 
+/// Fails for an address that no request could be sent to. It may hold a password, so it is not shown.
+fn plain(endpoint: &str) -> Result<(), MediaError> {
+    let url =
+        reqwest::Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    match url {
+        Some(url) if url.username().is_empty() && url.password().is_none() && url.query().is_none() => Ok(()),
+        Some(_) => Err(setup("AWS_ENDPOINT_URL holds a user name or a query; write http(s)://host:port alone")),
+        None => Err(setup("AWS_ENDPOINT_URL is not of the form http(s)://host:port")),
+    }
+}
+
 fn setup(message: impl Into<String>) -> MediaError {
     MediaError::new(MediaErrorKind::Setup, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_nothing_could_be_sent_to_is_told_without_its_password() {
+        for (endpoint, words) in [
+            ("http://127.0.0.1:9000", ""),
+            ("https://s3.example.org/base/", ""),
+            ("localhost:9000", "form"),
+            ("s3.example.org", "form"),
+            ("", "form"),
+            ("ftp://s3.example.org", "form"),
+            ("http://user:sesame@s3.example.org", "user name"),
+            ("http://s3.example.org/?key=sesame", "query"),
+        ] {
+            let told = plain(endpoint).map_or_else(|error| error.message, |()| String::new());
+            assert!(told.contains(words) && told.is_empty() == words.is_empty(), "{endpoint}: {told}");
+            assert!(!told.contains("sesame"), "{told}");
+        }
+    }
 }

@@ -15,9 +15,8 @@ use crate::media::{MediaError, MediaErrorKind};
 use crate::provider::failure;
 
 /// Credentials or a clock that no object would be given for.
-const SETUP: [&str; 11] = [
-    "AccessKeyIdExpired",
-    "AllAccessDisabled",
+const SETUP: [&str; 10] = [
+    "AuthorizationHeaderMalformed",
     "ExpiredToken",
     "ExpiredTokenException",
     "InvalidAccessKeyId",
@@ -28,9 +27,6 @@ const SETUP: [&str; 11] = [
     "SignatureDoesNotMatch",
     "TokenRefreshRequired",
 ];
-/// The bucket is in another region than is asked.
-const ELSEWHERE: [&str; 4] =
-    ["AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "TemporaryRedirect"];
 /// What passes, whatever its status.
 const PASSING: [&str; 5] = ["InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling"];
 
@@ -38,6 +34,11 @@ const PASSING: [&str; 5] = ["InternalError", "RequestTimeout", "ServiceUnavailab
 pub(super) fn of(error: &SdkError<GetObjectError, HttpResponse>, asked: Asked<'_>) -> Result<Head, Failure> {
     if let Some(problem) = credentials(error) {
         return Err(problem);
+    }
+    if matches!(error, SdkError::ConstructionFailure(_)) {
+        let message =
+            format!("a request to S3 cannot be made ({}); check the AWS_* variables and the profile", chain(error));
+        return Err(setup(message));
     }
     let Some(response) = error.raw_response() else { return Err(Failure::again(chain(error))) };
     let status = response.status().as_u16();
@@ -55,16 +56,18 @@ pub(super) fn of(error: &SdkError<GetObjectError, HttpResponse>, asked: Asked<'_
 fn judge(status: u16, code: &str, region: Option<&str>, asked: Asked<'_>) -> Result<Head, Failure> {
     let known = |codes: &[&str]| codes.contains(&code);
     let named = failure::words(code);
+    // A signature for another region is told with the code of a bad one, and with the right region.
+    let elsewhere = matches!(status, 301 | 307) || (code == "AuthorizationHeaderMalformed" && region.is_some());
+    if elsewhere {
+        let region = region.map_or_else(|| "that region".to_owned(), failure::words);
+        let message = format!("its bucket is in another region (status {status}); set AWS_REGION to {region}");
+        return Err(Failure::last(MediaErrorKind::Denied, message));
+    }
     if known(&SETUP) {
         return Err(setup(format!(
             "S3 does not take these credentials ({named}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
-             AWS_SESSION_TOKEN, the profile or the role, and this machine's clock"
+             AWS_SESSION_TOKEN, AWS_REGION, the profile or the role, and this machine's clock"
         )));
-    }
-    if known(&ELSEWHERE) || status == 301 {
-        let region = region.map_or_else(|| "its region".to_owned(), failure::words);
-        let message = format!("its bucket is in another region (status {status}); set AWS_REGION to {region}");
-        return Err(Failure::last(MediaErrorKind::Denied, message));
     }
     match status {
         304 if matches!(asked, Asked::IfChanged(_)) => Ok(Head::Unchanged),
@@ -134,7 +137,7 @@ mod tests {
             (400, "ExpiredToken", Some(Setup)),
             (400, "InvalidArgument", Some(Denied)),
             (400, "RequestTimeout", None),
-            (400, "AuthorizationHeaderMalformed", Some(Denied)),
+            (400, "AuthorizationHeaderMalformed", Some(Setup)),
             (301, "PermanentRedirect", Some(Denied)),
             (304, "", Some(Denied)),
             (503, "SlowDown", None),
@@ -156,7 +159,10 @@ mod tests {
 
     #[test]
     fn a_bucket_of_another_region_says_which() {
-        let Err(Failure::Final(error)) = judge(301, "PermanentRedirect", Some("eu-west-1"), REST) else { panic!() };
-        assert!(error.message.contains("set AWS_REGION to eu-west-1"), "{error}");
+        for (status, code) in [(301, "PermanentRedirect"), (400, "AuthorizationHeaderMalformed")] {
+            let Err(Failure::Final(error)) = judge(status, code, Some("eu-west-1"), REST) else { panic!("{code}") };
+            assert_eq!(error.kind, MediaErrorKind::Denied, "{code}");
+            assert!(error.message.contains("set AWS_REGION to eu-west-1"), "{error}");
+        }
     }
 }
