@@ -122,7 +122,13 @@ impl Transfer<'_> {
     async fn attempt(&mut self) -> Result<Head, Failure> {
         let way = match self.way {
             Some(way) => way,
-            None => self.remote.way(self.origin).await.map_err(Failure::Final)?.map_err(Failure::again)?,
+            None => self
+                .remote
+                .ways
+                .to(self.origin, &self.remote.store)
+                .await
+                .map_err(Failure::Final)?
+                .map_err(Failure::again)?,
         };
         self.way = Some(way);
         let part = self.part.as_ref();

@@ -19,10 +19,8 @@ use super::answer::{Body, Down, Got};
 use super::download;
 use super::index::{Index, Known, now_ms};
 use super::outage::Outages;
-use super::pins::Lines;
-use super::s3::Buckets;
-use super::way::Way;
-use super::web::{WebUrl, digest};
+use super::way::Ways;
+use super::web::WebUrl;
 use super::{Identity, Origin, Roots, Store};
 use crate::media::cache::{Area, Lease, Making, Space, Turn, note_use};
 use crate::media::library::blocking;
@@ -45,8 +43,7 @@ pub(crate) struct Remote {
     pub(super) space: Arc<Space>,
     index: Index,
     swept: std::sync::Once,
-    lines: Lines,
-    buckets: Buckets,
+    pub(super) ways: Ways,
     slots: Semaphore,
     fresh: Mutex<Recent<String, (Arc<str>, Instant)>>,
     /// What this process has hashed itself.
@@ -94,8 +91,7 @@ impl Remote {
     pub(crate) fn new(store: Store, max_bytes: u64, space: Arc<Space>) -> Result<Self, String> {
         let slots = store.downloads.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
-            lines: Lines::new(&store)?,
-            buckets: Buckets::new(&store),
+            ways: Ways::new(&store)?,
             max_bytes,
             index: Index::new(space.root().join("urls")),
             swept: std::sync::Once::new(),
@@ -113,7 +109,7 @@ impl Remote {
     /// Which content a URL has now, in hex. Everyone who asks at once shares one fetch. Cancel safe.
     pub(crate) async fn digest(self: &Arc<Self>, origin: &Origin) -> Result<Arc<str>, MediaError> {
         self.store.check(origin)?;
-        let key = self.key(origin).await?;
+        let key = self.ways.key(origin).await?;
         let known = lock(&self.fresh).get(&key);
         if let Some((sha256, _)) = known.filter(|(_, at)| at.elapsed() < FRESH) {
             return Ok(sha256);
@@ -143,7 +139,7 @@ impl Remote {
     }
 
     async fn shared(self: &Arc<Self>, origin: &Origin, want: Want) -> Result<Arc<str>, MediaError> {
-        let key = self.key(origin).await?;
+        let key = self.ways.key(origin).await?;
         let make = || self.clone().fetch(origin.clone(), key.clone(), want).boxed();
         self.flights.run((key.clone(), want), make).await
     }
@@ -274,22 +270,6 @@ impl Remote {
     /// Whether a URL is that of a public host, as it is written and as the settings name it.
     pub(crate) fn is_public(&self, url: &WebUrl) -> bool {
         self.store.reach(url) == Reach::Public && url.check_host(Reach::Public).is_ok()
-    }
-
-    /// The way to an origin: for a URL the connections to judged addresses ([`Lines::judged`]), for an object the client.
-    pub(super) async fn way<'a>(&'a self, origin: &'a Origin) -> Result<Result<Way<'a>, String>, MediaError> {
-        match origin {
-            Origin::Web(url) => Ok(self.lines.judged(url, &self.store).await?.map(|client| Way::Web(client, url))),
-            Origin::Bucket(object) => Ok(Ok(Way::Bucket(self.buckets.client().await?, object))),
-        }
-    }
-
-    /// A name for what an origin has, that tells nothing of it.
-    async fn key(&self, origin: &Origin) -> Result<String, MediaError> {
-        Ok(match origin {
-            Origin::Web(url) => url.digest(),
-            Origin::Bucket(object) => digest(&self.buckets.client().await?.name(object)),
-        })
     }
 }
 

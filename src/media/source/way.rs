@@ -5,11 +5,21 @@
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, IF_NONE_MATCH, IF_RANGE, RANGE};
 
-use super::WebUrl;
 use super::answer::{Asked, Failure, Head, judge};
 use super::object::Object;
+use super::pins::Lines;
 use super::s3;
+use super::web::digest;
+use super::{Origin, Store, WebUrl};
+use crate::media::MediaError;
 use crate::provider::http::chain;
+
+/// The ways to all origins.
+#[derive(Debug)]
+pub(super) struct Ways {
+    lines: Lines,
+    buckets: s3::Buckets,
+}
 
 /// A way to an origin, judged and ready.
 #[derive(Clone, Copy)]
@@ -31,6 +41,33 @@ pub(super) enum Stream {
     Web(reqwest::Response),
     #[cfg_attr(not(feature = "fleet"), expect(dead_code, reason = "a build without S3 has no such answer"))]
     Bucket(s3::Stream),
+}
+
+impl Ways {
+    /// Errors: an `extra_ca_file` that cannot be used.
+    pub(super) fn new(store: &Store) -> Result<Self, String> {
+        Ok(Self { lines: Lines::new(store)?, buckets: s3::Buckets::new(store) })
+    }
+
+    /// The way to an origin: for a URL the connections to judged addresses ([`Lines::judged`]), for an object the client.
+    pub(super) async fn to<'a>(
+        &'a self,
+        origin: &'a Origin,
+        store: &Store,
+    ) -> Result<Result<Way<'a>, String>, MediaError> {
+        match origin {
+            Origin::Web(url) => Ok(self.lines.judged(url, store).await?.map(|client| Way::Web(client, url))),
+            Origin::Bucket(object) => Ok(Ok(Way::Bucket(self.buckets.client().await?, object))),
+        }
+    }
+
+    /// A name for what an origin has, that tells nothing of it.
+    pub(super) async fn key(&self, origin: &Origin) -> Result<String, MediaError> {
+        Ok(match origin {
+            Origin::Web(url) => url.digest(),
+            Origin::Bucket(object) => digest(&self.buckets.client().await?.name(object)),
+        })
+    }
 }
 
 impl Way<'_> {

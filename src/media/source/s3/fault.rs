@@ -139,7 +139,7 @@ mod tests {
             (400, "RequestTimeout", None),
             (400, "AuthorizationHeaderMalformed", Some(Setup)),
             (301, "PermanentRedirect", Some(Denied)),
-            (304, "", Some(Denied)),
+            (304, "", Some(Unavailable)),
             (503, "SlowDown", None),
             (500, "InternalError", None),
             (429, "", None),
