@@ -1,6 +1,6 @@
 //! From a URI to what a model is shown: key frames, sound or the clip itself, made once per content.
 //!
-//! A [`Library`] turns a path, a `file://` or an `https://` URI into a [`Prepared`]. The key is the content's SHA-256, never
+//! A [`Library`] turns a path, a `file://`, an `https://` or an `s3://` URI into a [`Prepared`]. The key is the content's SHA-256, never
 //! the name, so that copies share one decode and a renamed file is not paid for again. The way down: `source` opens or
 //! fetches and hashes, `probe` says what is in it, `decode` runs ffmpeg once for frames and sound together, `look` and
 //! `select` find key frames in what it gives, `frames` chooses among them, `sound` encodes, `clip` makes what is handed over

@@ -453,7 +453,7 @@ fn the_store_takes_prefixes_and_hosts_in_plain_form_only() {
 #[test]
 fn a_store_that_would_allow_more_than_it_says_is_refused_without_showing_it() {
     for (text, words) in [
-        ("allow = [\"file:///\", \"http://a.org/\"]", "entry 2 must begin with file:/// or https://"),
+        ("allow = [\"file:///\", \"http://a.org/\"]", "entry 2 must begin with file:///, https:// or s3://"),
         ("allow = [\"https://*.a.org/\"]", "entry 1 holds a wildcard"),
         ("allow = [\"https://a.org/?sig=sesame\"]", "entry 1 holds a query"),
         ("allow = [\"https://u:sesame@a.org/\"]", "user name"),

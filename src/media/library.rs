@@ -20,7 +20,7 @@ use super::cache::{Cache, Lease, Space};
 use super::clip::kept;
 use super::memory::Memory;
 use super::once::{Once, Recent};
-use super::source::{self, Identity, Place, Remote, Roots, Store, WebUrl};
+use super::source::{self, Identity, Origin, Place, Remote, Roots, Store};
 use super::stats::{Counts, Stats};
 use super::{Kind, Limits, MediaError, Prepared, Settings, Wants};
 
@@ -80,7 +80,7 @@ impl Library {
     ) -> Result<Self, String> {
         let space = Arc::new(Space::new(cache_dir, limits.cache_bytes, limits.keep_free_bytes));
         let roots = Roots::of(&store.allow);
-        let remote = if source::any_web(&store.allow) {
+        let remote = if source::any_remote(&store.allow) {
             Some(Arc::new(Remote::new(store, limits.max_source_bytes(), Arc::clone(&space))?))
         } else {
             None
@@ -116,7 +116,7 @@ impl Library {
         }))
     }
 
-    /// The source at `uri` (a path, a `file:` or an `https:` URI) as a model is shown it.
+    /// The source at `uri` (a path, a `file:`, an `https:` or an `s3:` URI) as a model is shown it.
     ///
     /// Everyone who asks for the same content while it is being prepared shares one preparation. Errors: see
     /// [`MediaErrorKind`](super::MediaErrorKind); the message names the file. Cancel safe: a dropped call leaves the others
@@ -141,9 +141,9 @@ impl Library {
                 let file = Arc::new(file);
                 (inner.clone().digest(&file, &identity).await?, From::Open(Source { file, identity, lease: None }))
             }
-            Place::Web(url) => {
-                let Some(remote) = inner.remote.clone() else { return Err(source::not_allowed(&url)) };
-                (remote.digest(&url).await?, From::Web(remote, url))
+            Place::Remote(origin) => {
+                let Some(remote) = inner.remote.clone() else { return Err(source::refused(&origin)) };
+                (remote.digest(&origin).await?, From::Remote(remote, origin))
             }
         };
         if !inner.wants.clip || kind == Kind::Audio {
@@ -165,7 +165,7 @@ impl Library {
 /// Where the bytes of a content come from.
 enum From {
     Open(Source),
-    Web(Arc<Remote>, WebUrl),
+    Remote(Arc<Remote>, Origin),
 }
 
 /// An open source.
@@ -214,12 +214,12 @@ impl Inner {
 
     /// The content, open. What was fetched by another process is checked before it is trusted.
     async fn open(self: &Arc<Self>, sha256: &Arc<str>, from: From) -> Result<Source, MediaError> {
-        let (remote, url) = match from {
+        let (remote, origin) = match from {
             From::Open(source) => return Ok(source),
-            From::Web(remote, url) => (remote, url),
+            From::Remote(remote, origin) => (remote, origin),
         };
         for _ in 0..2 {
-            let fetched = remote.open(&url, sha256).await?;
+            let fetched = remote.open(&origin, sha256).await?;
             let (file, identity) = (Arc::new(fetched.file), fetched.identity);
             if fetched.verified || self.clone().digest(&file, &identity).await? == *sha256 {
                 return Ok(Source { file, identity, lease: Some(Arc::new(fetched.lease)) });

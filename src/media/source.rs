@@ -1,8 +1,8 @@
 //! Which file an item means, and whether it may be opened: only what is allowed, only regular files, without ever
 //! waiting for one.
 //!
-//! There is one seam: a URI becomes an open local file and its SHA-256. `file:` opens in place; `https:` is fetched into
-//! the cache by `remote` and opened there, and a further scheme is one more [`Place`]. What is allowed is judged on what
+//! There is one seam: a URI becomes an open local file and its SHA-256. `file:` opens in place; `https:` and `s3:` are
+//! fetched into the cache by `remote` and opened there, and a further protocol is one more [`Origin`]. What is allowed is judged on what
 //! was opened (the path behind the handle), not on its name, as a symbolic link can be exchanged in between. openat2's
 //! RESOLVE_BENEATH was rejected: it forbids absolute links that stay inside, and old kernels lack it.
 
@@ -11,10 +11,15 @@ mod allow;
 mod answer;
 mod download;
 mod index;
+mod object;
+mod origin;
 mod outage;
 mod pins;
 mod remote;
+#[cfg_attr(not(feature = "fleet"), path = "source/s3/absent.rs")]
+mod s3;
 mod store;
+mod way;
 mod web;
 
 use std::ffi::OsString;
@@ -31,7 +36,9 @@ use sha2::{Digest, Sha256};
 
 pub use self::allow::Allowed;
 pub(crate) use self::allow::Roots;
-pub(crate) use self::remote::{Remote, any_web, not_allowed};
+use self::object::Object;
+pub(crate) use self::origin::{Origin, any_remote, refused};
+pub(crate) use self::remote::Remote;
 pub use self::store::{Lookup, Store};
 pub(crate) use self::web::WebUrl;
 use super::{MediaError, MediaErrorKind};
@@ -41,8 +48,8 @@ use super::{MediaError, MediaErrorKind};
 pub(crate) enum Place {
     /// In a file of this machine.
     Local(PathBuf),
-    /// On an https server.
-    Web(WebUrl),
+    /// On a server.
+    Remote(Origin),
 }
 
 /// What says that a file is still the one that was hashed.
@@ -80,8 +87,8 @@ pub(crate) fn display_name(uri: &str) -> String {
     if name.is_empty() { "an empty path".to_owned() } else { name }
 }
 
-/// What `uri` stands for: a path, that of a `file:` URI with its percent codes decoded, or an https URL. Nothing is
-/// opened or asked.
+/// What `uri` stands for: a path, that of a `file:` URI with its percent codes decoded, or an https URL or an object of S3.
+/// Nothing is opened or asked.
 pub(crate) fn locate(uri: &str) -> Result<Place, MediaError> {
     if uri.is_empty() {
         return Err(MediaError::new(MediaErrorKind::NotFound, "names no file"));
@@ -93,13 +100,16 @@ pub(crate) fn locate(uri: &str) -> Result<Place, MediaError> {
         return Ok(Place::Local(PathBuf::from(uri)));
     };
     if scheme.eq_ignore_ascii_case("https") {
-        return WebUrl::read(uri).map(Place::Web);
+        return WebUrl::read(uri).map(|url| Place::Remote(Origin::Web(url)));
+    }
+    if scheme.eq_ignore_ascii_case("s3") {
+        return Object::read(uri).map(|object| Place::Remote(Origin::Bucket(object)));
     }
     if !scheme.eq_ignore_ascii_case("file") {
         let scheme: String = scheme.to_ascii_lowercase().chars().take(20).collect();
         return Err(MediaError::new(
             MediaErrorKind::Denied,
-            format!("the scheme {scheme:?} is not allowed; give a path, a file:// or an https:// URI"),
+            format!("the scheme {scheme:?} is not allowed; give a path, a file://, an https:// or an s3:// URI"),
         ));
     }
     let path = match rest.strip_prefix("//") {
@@ -323,7 +333,8 @@ mod tests {
             ("", NotFound),
             ("http://example.org/a.mp4", Denied),
             ("https://user@example.org/a.mp4", Denied),
-            ("S3://bucket/a.mp4", Denied),
+            ("S3:bucket/a.mp4", Denied),
+            ("s3://bucket/", Denied),
             ("https:/example.org/a.mp4", Denied),
             ("https:\\\\example.org\\a.mp4", Denied),
             ("concat://a|b", Denied),

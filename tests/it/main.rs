@@ -17,6 +17,8 @@ mod parity;
 mod replay;
 mod resources;
 mod run;
+#[cfg(feature = "fleet")]
+mod s3;
 mod setup;
 mod simulator;
 mod sources;

@@ -15,6 +15,8 @@ pub(crate) mod command;
 pub(crate) mod https;
 pub(crate) mod promises;
 pub(crate) mod relay;
+#[cfg(feature = "fleet")]
+pub(crate) mod s3;
 pub(crate) mod sim;
 pub(crate) mod workdir;
 

@@ -45,8 +45,10 @@ impl Inner {
     /// fetched unless its host is one of `private_hosts`.
     fn address(&self, uri: &str) -> Address {
         match (source::locate(uri), &self.remote) {
-            (Ok(source::Place::Web(url)), Some(remote)) if remote.is_public(&url) => Address::Public(uri.into()),
-            (Ok(source::Place::Web(_)), _) => Address::Private,
+            (Ok(source::Place::Remote(source::Origin::Web(url))), Some(remote)) if remote.is_public(&url) => {
+                Address::Public(uri.into())
+            }
+            (Ok(source::Place::Remote(source::Origin::Web(_))), _) => Address::Private,
             _ => Address::None,
         }
     }

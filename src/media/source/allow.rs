@@ -6,8 +6,8 @@
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use super::outside;
 use super::web::WebUrl;
+use super::{Origin, object, outside};
 use crate::media::MediaError;
 
 /// One prefix of `[store] allow`.
@@ -24,14 +24,32 @@ pub enum Allowed {
         /// Begins with a slash and ends without one.
         path: String,
     },
+    /// What a bucket of S3 has below a prefix.
+    Bucket {
+        /// Its name.
+        bucket: String,
+        /// Whole segments, without a slash at either end; empty: the whole bucket.
+        prefix: String,
+    },
 }
 
 impl Allowed {
-    pub(crate) fn allows(&self, url: &WebUrl) -> bool {
-        let Self::Web { host, port, path } = self else { return false };
-        let below = url.url().path().strip_prefix(path.as_str());
-        host == url.host() && *port == url.port() && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    pub(crate) fn allows(&self, origin: &Origin) -> bool {
+        match (self, origin) {
+            (Self::Web { host, port, path }, Origin::Web(url)) => {
+                host == url.host() && *port == url.port() && below(url.url().path(), path)
+            }
+            (Self::Bucket { bucket, prefix }, Origin::Bucket(object)) => {
+                bucket == object.bucket() && (prefix.is_empty() || below(object.key(), prefix))
+            }
+            _ => false,
+        }
     }
+}
+
+/// Whether a path is a prefix or goes on behind it with a new segment.
+fn below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 impl FromStr for Allowed {
@@ -46,8 +64,15 @@ impl FromStr for Allowed {
                 Err("must be file:///DIRECTORY, with three slashes and no percent codes".to_owned())
             };
         }
+        let is_s3 = text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("s3://"));
+        if text.contains('*') && is_s3 {
+            return Err("holds a wildcard; prefixes are whole segments of keys".to_owned());
+        }
+        if is_s3 {
+            return object::prefix(text).map(|(bucket, prefix)| Self::Bucket { bucket, prefix });
+        }
         if !text.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) {
-            return Err("must begin with file:/// or https://".to_owned());
+            return Err("must begin with file:///, https:// or s3://".to_owned());
         }
         if text.contains('*') {
             return Err("holds a wildcard; hosts are allowed one by one".to_owned());
@@ -72,7 +97,7 @@ impl Roots {
     pub(crate) fn of(allow: &[Allowed]) -> Self {
         let roots = allow.iter().filter_map(|allowed| match allowed {
             Allowed::Files(path) => Some(path.clone()),
-            Allowed::Web { .. } => None,
+            Allowed::Web { .. } | Allowed::Bucket { .. } => None,
         });
         let roots: Vec<PathBuf> = roots.collect();
         if roots.iter().any(|root| root == Path::new("/")) { Self::All } else { Self::These(roots) }
@@ -103,11 +128,15 @@ impl Roots {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Place, locate};
     use super::*;
 
     #[test]
     fn a_prefix_allows_whole_path_segments_of_the_same_host_and_port() {
-        let allows = |prefix: &str, url: &str| prefix.parse::<Allowed>().unwrap().allows(&WebUrl::read(url).unwrap());
+        let allows = |prefix: &str, uri: &str| {
+            let Ok(Place::Remote(origin)) = locate(uri) else { panic!("{uri}") };
+            prefix.parse::<Allowed>().unwrap().allows(&origin)
+        };
         for (prefix, url, allowed) in [
             ("https://a.org", "https://a.org/x", true),
             ("https://a.org/", "https://a.org/x?sig=1", true),
@@ -122,6 +151,18 @@ mod tests {
             ("https://a.org/", "https://b.a.org/x", false),
             ("https://a.org/", "https://a.org.evil.org/x", false),
             ("file:///", "https://a.org/x", false),
+            ("file:///", "s3://clips/x", false),
+            ("https://clips/", "s3://clips/x", false),
+            ("s3://clips", "https://clips/x", false),
+            ("s3://clips", "s3://clips/x", true),
+            ("s3://clips/", "s3://clips/x/y", true),
+            ("s3://clips/", "s3://clips2/x", false),
+            ("s3://clips/a/", "s3://clips/a/x", true),
+            ("s3://clips/a", "s3://clips/a/b/x", true),
+            ("s3://clips/a/", "s3://clips/a", true),
+            ("s3://clips/a/", "s3://clips/ab", false),
+            ("s3://clips/a/", "s3://clips/A/x", false),
+            ("s3://clips/a/", "s3://clips/b/a/x", false),
         ] {
             assert_eq!(allows(prefix, url), allowed, "{prefix} {url}");
         }
@@ -139,6 +180,13 @@ mod tests {
             ("https://u@a.org/", "user name"),
             ("https://a.org/?x", "query"),
             ("https://127.1/", "plain form"),
+            ("s3://", "no name"),
+            ("s3://clips/*", "wildcard"),
+            ("s3://*/", "wildcard"),
+            ("s3://clips/a/../b/", "upwards"),
+            ("s3://clips//a/", "empty part"),
+            ("s3://clips/?x", "query"),
+            ("s3://key:secret@clips/", "user name"),
         ] {
             let error = text.parse::<Allowed>().unwrap_err();
             assert!(error.contains(words), "{text}: {error}");

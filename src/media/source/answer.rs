@@ -15,8 +15,8 @@ use crate::provider::{failure, hints};
 pub(super) enum Asked<'a> {
     /// All of it.
     Whole,
-    /// All of it, unless it still has the tag that is known.
-    IfChanged,
+    /// All of it, unless it still has this tag.
+    IfChanged(&'a str),
     /// What follows this many bytes, if it still has this tag.
     Rest(u64, &'a str),
 }
@@ -82,7 +82,7 @@ impl Failure {
         Self::Again { message: message.into(), hint: None }
     }
 
-    fn last(kind: MediaErrorKind, message: impl Into<String>) -> Self {
+    pub(super) fn last(kind: MediaErrorKind, message: impl Into<String>) -> Self {
         Self::Final(MediaError::new(kind, message))
     }
 }
@@ -90,27 +90,25 @@ impl Failure {
 /// The meaning of an answer's status and headers.
 pub(super) fn judge(status: u16, headers: &HeaderMap, asked: Asked<'_>) -> Result<Head, Failure> {
     match status {
-        304 if asked == Asked::IfChanged => Ok(Head::Unchanged),
+        304 if matches!(asked, Asked::IfChanged(_)) => Ok(Head::Unchanged),
         300..=399 => Err(redirected(status, headers)),
         200 | 206 => body(status, headers, asked),
-        401 | 403 | 407 | 451 => {
-            Err(Failure::last(MediaErrorKind::Denied, format!("its server refuses it (status {status})")))
-        }
-        404 | 410 => {
-            Err(Failure::last(MediaErrorKind::NotFound, format!("its server has no such file (status {status})")))
-        }
-        416 => Err(Failure::Restart { message: "its server has less of it than before (status 416)".to_owned() }),
-        408 | 425 | 429 | 500..=599 => Err(Failure::Again {
-            message: format!("its server fails (status {status})"),
-            hint: hints::in_headers(headers),
-        }),
-        400..=499 => {
-            Err(Failure::last(MediaErrorKind::Denied, format!("its server takes no such request (status {status})")))
-        }
-        _ => Err(Failure::last(
-            MediaErrorKind::Unavailable,
-            format!("its server answers with status {status}, not a file"),
-        )),
+        _ => Err(meaning(status, "", hints::in_headers(headers))),
+    }
+}
+
+/// The meaning of a status with which no content comes. `code`: the server's own name for it, or none; `hint`: when it
+/// wants to be asked again.
+pub(super) fn meaning(status: u16, code: &str, hint: Option<Duration>) -> Failure {
+    let code = if code.is_empty() { String::new() } else { format!(", {code}") };
+    let told = format!("(status {status}{code})");
+    match status {
+        401 | 403 | 407 | 451 => Failure::last(MediaErrorKind::Denied, format!("its server refuses it {told}")),
+        404 | 410 => Failure::last(MediaErrorKind::NotFound, format!("its server has no such file {told}")),
+        416 => Failure::Restart { message: format!("its server has less of it than before {told}") },
+        408 | 425 | 429 | 500..=599 => Failure::Again { message: format!("its server fails {told}"), hint },
+        400..=499 => Failure::last(MediaErrorKind::Denied, format!("its server takes no such request {told}")),
+        _ => Failure::last(MediaErrorKind::Unavailable, format!("its server answers with no file {told}")),
     }
 }
 
@@ -135,16 +133,21 @@ fn body(status: u16, headers: &HeaderMap, asked: Asked<'_>) -> Result<Head, Fail
         let message = format!("its server sends it packed ({}), which was not asked for", failure::words(encoding));
         return Err(Failure::last(MediaErrorKind::Denied, message));
     }
-    let etag = text(ETAG).filter(|etag| is_strong(etag)).map(str::to_owned);
     if status == 200 {
-        return Ok(Head::Whole { etag });
+        return Ok(Head::Whole { etag: strong(text(ETAG)) });
     }
+    part(text(CONTENT_RANGE), text(ETAG), asked)
+}
+
+/// The meaning of a part, by its `Content-Range` and its tag.
+pub(super) fn part(given: Option<&str>, etag: Option<&str>, asked: Asked<'_>) -> Result<Head, Failure> {
     let Asked::Rest(from, known) = asked else {
         return Err(Failure::again("its server sends a part, where the whole was asked for (status 206)"));
     };
-    let range = text(CONTENT_RANGE).and_then(range);
-    match range {
-        Some((first, total)) if first == from && etag.is_none_or(|etag| etag == known) => Ok(Head::Rest { total }),
+    match given.and_then(range) {
+        Some((first, total)) if first == from && strong(etag).is_none_or(|etag| etag == known) => {
+            Ok(Head::Rest { total })
+        }
         _ => Err(Failure::Restart {
             message: "its server sends another part than was asked for (status 206)".to_owned(),
         }),
@@ -157,6 +160,11 @@ fn range(text: &str) -> Option<(u64, u64)> {
     let (first, last) = range.split_once('-')?;
     let (first, last, total): (u64, u64, u64) = (first.parse().ok()?, last.parse().ok()?, total.parse().ok()?);
     (first <= last && last.checked_add(1)? == total).then_some((first, total))
+}
+
+/// A tag that names one content only.
+pub(super) fn strong(etag: Option<&str>) -> Option<String> {
+    etag.filter(|etag| is_strong(etag)).map(str::to_owned)
 }
 
 fn is_strong(etag: &str) -> bool {
@@ -188,7 +196,7 @@ mod tests {
             ("no tag at all", 200, headers(&[("etag", "a\"b")]), Asked::Whole, whole(None)),
             ("identity", 200, headers(&[("content-encoding", "Identity")]), Asked::Whole, whole(None)),
             ("changed", 200, headers(&[("etag", "\"b\"")]), REST, whole(Some("\"b\""))),
-            ("not changed", 304, headers(&[]), Asked::IfChanged, Ok(Head::Unchanged)),
+            ("not changed", 304, headers(&[]), Asked::IfChanged("\"a\""), Ok(Head::Unchanged)),
             ("the rest", 206, part("bytes 5-9/10"), REST, Ok(Head::Rest { total: 10 })),
             ("the rest, same tag", 206, part_of("bytes 5-9/10", "\"a\""), REST, Ok(Head::Rest { total: 10 })),
             ("the rest of another", 206, part_of("bytes 5-9/10", "\"b\""), REST, restart()),

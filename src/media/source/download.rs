@@ -1,6 +1,6 @@
 //! One content from a server into a file: in as many attempts as it takes, each byte once.
 //!
-//! After a break the rest is asked for with `Range` and `If-Range` on a strong tag, so that a content that changed in
+//! After a break the rest is asked for with `Range`, on condition of a strong tag (`If-Range`, or `If-Match` of S3), so that a content that changed in
 //! between comes whole and never mixed; without such a tag it begins again. Attempts are counted only while they bring
 //! nothing, and all of them together have one deadline, which begins with the first. A server that uses them up is down: what
 //! follows is not decided here. The digest is made while the bytes come in.
@@ -12,17 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, IF_NONE_MATCH, IF_RANGE, RANGE};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::answer::{Asked, Body, Down, Failure, Got, Head, judge};
-use super::remote::{Remote, data, unavailable};
-use super::{WebUrl, hex};
+use super::answer::{Asked, Body, Down, Failure, Got, Head};
+use super::remote::{Remote, data};
+use super::way::{Stream, Way};
+use super::{Origin, hex};
 use crate::media::cache::{Making, failed, on_disk};
 use crate::media::library::blocking;
 use crate::media::{MediaError, MediaErrorKind};
-use crate::provider::http::chain;
 use crate::provider::{Billed, CallError, CallErrorKind};
 use crate::retry;
 
@@ -47,11 +46,11 @@ struct Part {
     etag: Option<String>,
 }
 
-/// Fetches a URL into an entry. Cancel safe: what has come is then lost. Errors: [`MediaErrorKind`]; the item's for all that
+/// Fetches a source into an entry. Cancel safe: what has come is then lost. Errors: [`MediaErrorKind`]; the item's for all that
 /// the server does, with [`MediaErrorKind::Unavailable`] for what may pass.
 pub(super) async fn run(
     remote: &Remote,
-    url: &WebUrl,
+    origin: &Origin,
     making: Arc<Making>,
     known: Option<String>,
     deadline: Instant,
@@ -59,9 +58,9 @@ pub(super) async fn run(
     let (space, here) = (remote.space.clone(), making.clone());
     let file = blocking(move || space.with_room(on_disk(1), || File::create(data(&here.entry()?)))).await?;
     let part = Part { file, hasher: Sha256::new(), bytes: 0, reserved: 0, total: None, etag: None };
-    let mut transfer = Transfer { remote, url, making, known, deadline, client: None, part: Some(part) };
+    let mut transfer = Transfer { remote, origin, making, known, deadline, way: None, part: Some(part) };
     let mut policy = remote.store.policy;
-    let host = url.place();
+    let host = origin.place();
     if remote.outages.is_down(&host, Instant::now()) {
         policy.attempts = 1;
     }
@@ -95,7 +94,7 @@ pub(super) async fn run(
         let at = Instant::now().checked_add(wait.unwrap_or_default()).filter(|at| *at < deadline);
         let (Some(wait), Some(at)) = (wait, at) else {
             let down = at.and_then(|_| Down::of(&error.message, hint));
-            return down.map(Got::Down).ok_or_else(|| unavailable(url, &error.message));
+            return down.map(Got::Down).ok_or_else(|| origin.unavailable(&error.message));
         };
         tracing::debug!(%host, attempt, ?wait, reason = %error.message, "a source is asked for again");
         sleep_until(at).await;
@@ -105,12 +104,12 @@ pub(super) async fn run(
 
 struct Transfer<'a> {
     remote: &'a Remote,
-    url: &'a WebUrl,
+    origin: &'a Origin,
     making: Arc<Making>,
     known: Option<String>,
     deadline: Instant,
     /// Once the host's addresses are judged.
-    client: Option<&'a reqwest::Client>,
+    way: Option<Way<'a>>,
     /// Away only while it is written.
     part: Option<Part>,
 }
@@ -121,37 +120,35 @@ impl Transfer<'_> {
     }
 
     async fn attempt(&mut self) -> Result<Head, Failure> {
-        let client = match self.client {
-            Some(client) => client,
-            None => self.remote.line(self.url).await.map_err(Failure::Final)?.map_err(Failure::again)?,
+        let way = match self.way {
+            Some(way) => way,
+            None => self
+                .remote
+                .ways
+                .to(self.origin, &self.remote.store)
+                .await
+                .map_err(Failure::Final)?
+                .map_err(Failure::again)?,
         };
-        self.client = Some(client);
+        self.way = Some(way);
         let part = self.part.as_ref();
         let from = part.map_or(0, |part| part.bytes);
         let tag = part.and_then(|part| part.etag.clone()).filter(|_| from > 0);
-        let request = client.get(self.url.url().clone()).header(ACCEPT, "*/*").header(ACCEPT_ENCODING, "identity");
-        let (request, asked) = match (&tag, &self.known) {
-            (Some(tag), _) => {
-                (request.header(RANGE, format!("bytes={from}-")).header(IF_RANGE, tag), Asked::Rest(from, tag))
-            }
-            (None, Some(known)) => (request.header(IF_NONE_MATCH, known), Asked::IfChanged),
-            (None, None) => (request, Asked::Whole),
+        let asked = match (&tag, &self.known) {
+            (Some(tag), _) => Asked::Rest(from, tag),
+            (None, Some(known)) => Asked::IfChanged(known),
+            (None, None) => Asked::Whole,
         };
         let limit = self.deadline.min(Instant::now() + self.remote.store.first_byte);
-        let response = match timeout_at(limit, request.send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(Failure::again(chain(&error.without_url()))),
-            Err(_) => {
-                let first_byte = self.remote.store.first_byte;
-                return Err(Failure::again(late("begins no answer", "first_byte_seconds", first_byte)));
-            }
+        let Ok(answer) = timeout_at(limit, way.ask(asked)).await else {
+            let first_byte = self.remote.store.first_byte;
+            return Err(Failure::again(late("begins no answer", "first_byte_seconds", first_byte)));
         };
-        let head = judge(response.status().as_u16(), response.headers(), asked)?;
-        match &head {
-            Head::Unchanged => return Ok(head),
+        let answer = answer?;
+        match &answer.head {
+            Head::Unchanged => return Ok(answer.head),
             Head::Whole { etag } => {
-                let total = response.content_length();
-                self.restart(etag.clone(), total).await.map_err(Failure::Final)?;
+                self.restart(etag.clone(), answer.total).await.map_err(Failure::Final)?;
             }
             Head::Rest { total } => {
                 if part.and_then(|part| part.total).is_some_and(|known| known != *total) {
@@ -159,19 +156,19 @@ impl Transfer<'_> {
                 }
             }
         }
-        self.body(response).await?;
-        Ok(head)
+        self.body(answer.body).await?;
+        Ok(answer.head)
     }
 
     /// Takes what comes until the end, or says why it is none.
-    async fn body(&mut self, mut response: reqwest::Response) -> Result<(), Failure> {
+    async fn body(&mut self, mut body: Stream) -> Result<(), Failure> {
         let mut piece = Vec::new();
         let end = loop {
             let idle = self.remote.store.idle;
-            let chunk = match timeout_at(self.deadline.min(Instant::now() + idle), response.chunk()).await {
+            let chunk = match timeout_at(self.deadline.min(Instant::now() + idle), body.chunk()).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => break Ok(()),
-                Ok(Err(error)) => break Err(format!("the answer is cut: {}", chain(&error.without_url()))),
+                Ok(Err(error)) => break Err(format!("the answer is cut: {error}")),
                 Err(_) if Instant::now() >= self.deadline => {
                     break Err(late("is not whole", "total_seconds", self.remote.store.total));
                 }

@@ -1,6 +1,6 @@
-//! Sources on https servers: allowed, resolved once, fetched once, kept by their content.
+//! Sources on servers: allowed, resolved once, fetched once, kept by their content.
 //!
-//! A URL's content is known by a strong entity tag: another process asks with `If-None-Match`, and an answer of 304 costs no
+//! All of it is the same for every protocol; how each is asked is in `way`. A source's content is known by a strong entity tag: another process asks with `If-None-Match`, and an answer of 304 costs no
 //! download, even when only the prepared entry is left. Within one process a URL is asked again after [`FRESH`].
 
 use std::fs::{self, File};
@@ -19,9 +19,9 @@ use super::answer::{Body, Down, Got};
 use super::download;
 use super::index::{Index, Known, now_ms};
 use super::outage::Outages;
-use super::pins::Lines;
+use super::way::Ways;
 use super::web::WebUrl;
-use super::{Allowed, Identity, Roots, Store};
+use super::{Identity, Origin, Roots, Store};
 use crate::media::cache::{Area, Lease, Making, Space, Turn, note_use};
 use crate::media::library::blocking;
 use crate::media::once::{Once, Recent};
@@ -43,7 +43,7 @@ pub(crate) struct Remote {
     pub(super) space: Arc<Space>,
     index: Index,
     swept: std::sync::Once,
-    lines: Lines,
+    pub(super) ways: Ways,
     slots: Semaphore,
     fresh: Mutex<Recent<String, (Arc<str>, Instant)>>,
     /// What this process has hashed itself.
@@ -91,7 +91,7 @@ impl Remote {
     pub(crate) fn new(store: Store, max_bytes: u64, space: Arc<Space>) -> Result<Self, String> {
         let slots = store.downloads.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Self {
-            lines: Lines::new(&store)?,
+            ways: Ways::new(&store)?,
             max_bytes,
             index: Index::new(space.root().join("urls")),
             swept: std::sync::Once::new(),
@@ -107,24 +107,25 @@ impl Remote {
     }
 
     /// Which content a URL has now, in hex. Everyone who asks at once shares one fetch. Cancel safe.
-    pub(crate) async fn digest(self: &Arc<Self>, url: &WebUrl) -> Result<Arc<str>, MediaError> {
-        self.store.check(url)?;
-        let known = lock(&self.fresh).get(&url.digest());
+    pub(crate) async fn digest(self: &Arc<Self>, origin: &Origin) -> Result<Arc<str>, MediaError> {
+        self.store.check(origin)?;
+        let key = self.ways.key(origin).await?;
+        let known = lock(&self.fresh).get(&key);
         if let Some((sha256, _)) = known.filter(|(_, at)| at.elapsed() < FRESH) {
             return Ok(sha256);
         }
-        self.shared(url, Want::Digest).await
+        self.shared(origin, Want::Digest).await
     }
 
     /// The content, open; fetched if it is not here. Cancel safe. Errors: it is another one by now.
-    pub(crate) async fn open(self: &Arc<Self>, url: &WebUrl, sha256: &Arc<str>) -> Result<Fetched, MediaError> {
-        self.store.check(url)?;
+    pub(crate) async fn open(self: &Arc<Self>, origin: &Origin, sha256: &Arc<str>) -> Result<Fetched, MediaError> {
+        self.store.check(origin)?;
         for _ in 0..3 {
             let (remote, wanted) = (self.clone(), sha256.clone());
             if let Some(fetched) = blocking(move || Ok(remote.kept(&wanted))).await? {
                 return Ok(fetched);
             }
-            let now = self.shared(url, Want::Content).await?;
+            let now = self.shared(origin, Want::Content).await?;
             if now != *sha256 {
                 return Err(MediaError::new(MediaErrorKind::Unavailable, "changes on its server while it is read"));
             }
@@ -137,27 +138,27 @@ impl Remote {
         drop(fs::remove_file(self.space.place(Area::Sources, sha256).join(MANIFEST)));
     }
 
-    async fn shared(self: &Arc<Self>, url: &WebUrl, want: Want) -> Result<Arc<str>, MediaError> {
-        let key = url.digest();
-        let make = || self.clone().fetch(url.clone(), key.clone(), want).boxed();
+    async fn shared(self: &Arc<Self>, origin: &Origin, want: Want) -> Result<Arc<str>, MediaError> {
+        let key = self.ways.key(origin).await?;
+        let make = || self.clone().fetch(origin.clone(), key.clone(), want).boxed();
         self.flights.run((key.clone(), want), make).await
     }
 
-    async fn fetch(self: Arc<Self>, url: WebUrl, key: String, want: Want) -> Result<Arc<str>, MediaError> {
+    async fn fetch(self: Arc<Self>, origin: Origin, key: String, want: Want) -> Result<Arc<str>, MediaError> {
         self.swept.call_once(|| self.index.sweep());
         let began = now_ms();
         loop {
-            let Down { message, hint } = match self.once(&url, &key, want, began).await? {
+            let Down { message, hint } = match self.once(&origin, &key, want, began).await? {
                 Ok(sha256) => {
                     lock(&self.fresh).insert(key, (Arc::clone(&sha256), Instant::now()));
                     return Ok(sha256);
                 }
                 Err(down) => down,
             };
-            let Some(pause) = self.outages.pause(&url.place(), hint, retry::jitter(), Instant::now()) else {
-                return Err(unavailable(&url, &message));
+            let Some(pause) = self.outages.pause(&origin.place(), hint, retry::jitter(), Instant::now()) else {
+                return Err(origin.unavailable(&message));
             };
-            tracing::debug!(?url, ?pause, reason = %message, "a source waits for its server");
+            tracing::debug!(?origin, ?pause, reason = %message, "a source waits for its server");
             tokio::time::sleep(pause).await;
         }
     }
@@ -165,7 +166,7 @@ impl Remote {
     /// One fetch since `began`, by whoever's turn it is.
     async fn once(
         self: &Arc<Self>,
-        url: &WebUrl,
+        origin: &Origin,
         key: &str,
         want: Want,
         began: u64,
@@ -182,13 +183,13 @@ impl Remote {
         let patience = self.store.total + self.store.idle;
         match self.space.turn(&format!("url-{key}"), &self.slots, patience, look).await? {
             Turn::Done(known) => Ok(Ok(known.sha256.into())),
-            Turn::Mine(making, slot) => self.ask(url, key, want, making, slot).await,
+            Turn::Mine(making, slot) => self.ask(origin, key, want, making, slot).await,
         }
     }
 
     async fn ask(
         self: &Arc<Self>,
-        url: &WebUrl,
+        origin: &Origin,
         key: &str,
         want: Want,
         making: Making,
@@ -200,7 +201,7 @@ impl Remote {
         let known = blocking(move || Ok(remote.index.read(&of))).await?.filter(|_| want == Want::Digest);
         let etag = known.as_ref().and_then(|known| known.etag.clone());
         let making = Arc::new(making);
-        let got = download::run(self, url, making.clone(), etag, deadline).await;
+        let got = download::run(self, origin, making.clone(), etag, deadline).await;
         drop(slot);
         let (remote, key) = (self.clone(), key.to_owned());
         match (got?, known) {
@@ -270,29 +271,6 @@ impl Remote {
     pub(crate) fn is_public(&self, url: &WebUrl) -> bool {
         self.store.reach(url) == Reach::Public && url.check_host(Reach::Public).is_ok()
     }
-
-    /// The connections for a URL; see [`Lines::judged`].
-    pub(super) async fn line(&self, url: &WebUrl) -> Result<Result<&reqwest::Client, String>, MediaError> {
-        self.lines.judged(url, &self.store).await
-    }
-}
-
-/// A source that cannot be had for now.
-pub(super) fn unavailable(url: &WebUrl, message: &str) -> MediaError {
-    MediaError::new(MediaErrorKind::Unavailable, format!("cannot be fetched from {}: {message}", url.place()))
-}
-
-/// A URL of which no prefix is allowed.
-pub(crate) fn not_allowed(url: &WebUrl) -> MediaError {
-    let place = url.place();
-    let message =
-        format!("nothing of https://{place} with this path is allowed; add \"https://{place}/\" to [store] allow");
-    MediaError::new(MediaErrorKind::Denied, message)
-}
-
-/// Whether anything of the list is on a server.
-pub(crate) fn any_web(allow: &[Allowed]) -> bool {
-    allow.iter().any(|allowed| matches!(allowed, Allowed::Web { .. }))
 }
 
 /// Where the content of an entry lies.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::address::Reach;
 use super::allow::{Allowed, Roots};
 use super::web::WebUrl;
-use super::{Place, display_name, locate, not_allowed};
-use crate::media::MediaError;
+use super::{Origin, Place, display_name, locate, s3};
+use crate::media::{MediaError, MediaErrorKind};
 use crate::retry::Policy;
 
 /// The `[store]` section of the configuration. None of it changes the bytes of a result.
@@ -65,18 +65,25 @@ impl Store {
     pub fn local_path(&self, uri: &str) -> Result<Option<PathBuf>, MediaError> {
         let place = match locate(uri) {
             Ok(Place::Local(path)) => Roots::of(&self.allow).check(&path).map(|()| Some(path)),
-            Ok(Place::Web(url)) => self.check(&url).map(|()| None),
+            Ok(Place::Remote(origin)) => self.check(&origin).map(|()| None),
             Err(error) => Err(error),
         };
         place.map_err(|error| error.about(&display_name(uri)))
     }
 
-    /// Whether a URL may be asked for at all; nothing is looked up.
-    pub(super) fn check(&self, url: &WebUrl) -> Result<(), MediaError> {
-        if !self.allow.iter().any(|allowed| allowed.allows(url)) {
-            return Err(not_allowed(url));
+    /// Whether an origin may be asked at all; nothing is looked up.
+    pub(super) fn check(&self, origin: &Origin) -> Result<(), MediaError> {
+        if let (Origin::Bucket(_), Some(lacks)) = (origin, s3::LACKS) {
+            return Err(MediaError::new(MediaErrorKind::Denied, lacks));
         }
-        url.check_host(self.reach(url))
+        if !self.allow.iter().any(|allowed| allowed.allows(origin)) {
+            return Err(origin.not_allowed());
+        }
+        match origin {
+            Origin::Web(url) => url.check_host(self.reach(url)),
+            // Where buckets are is the setup's word, not the corpus's.
+            Origin::Bucket(_) => Ok(()),
+        }
     }
 
     pub(super) fn reach(&self, url: &WebUrl) -> Reach {
@@ -112,5 +119,35 @@ impl fmt::Debug for Lookup {
             Self::System => "System",
             Self::Given(_) => "Given",
         })
+    }
+}
+
+#[cfg(all(test, not(feature = "fleet")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_s3_says_so_whatever_is_allowed() {
+        let allowing = Store { allow: vec!["s3://clips/".parse().unwrap()], ..Store::default() };
+        for store in [Store::default(), allowing] {
+            let error = store.local_path("s3://clips/a.mp4").unwrap_err();
+            assert_eq!(error.kind, MediaErrorKind::Denied);
+            assert!(error.message.contains("this build has no S3"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_library_of_such_a_build_refuses_objects_and_reads_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let allow = vec!["s3://clips/".parse().unwrap(), "file:///".parse().unwrap()];
+        let (cache, store) = (dir.path().to_owned(), Store { allow, ..Store::default() });
+        let (settings, wants) = (crate::media::Settings::default(), crate::media::Wants::default());
+        let limits = crate::media::Limits::default();
+        let library = crate::media::Library::with_store(cache, settings, wants, limits, store).unwrap();
+        let kind = |error: MediaError| error.kind;
+        let object = library.prepare("s3://clips/a.mp4", crate::media::Kind::Video).await;
+        assert_eq!(object.map_err(kind).unwrap_err(), MediaErrorKind::Denied);
+        let absent = library.prepare("/absent.mp4", crate::media::Kind::Video).await;
+        assert_eq!(absent.map_err(kind).unwrap_err(), MediaErrorKind::NotFound);
     }
 }

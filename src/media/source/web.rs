@@ -62,7 +62,9 @@ impl WebUrl {
         if written.ends_with('.') {
             return Err(denied("has a dot behind its host; leave it out"));
         }
-        check_path(url.path())?;
+        if steps_upwards(url.path()) {
+            return Err(denied("has a path with steps upwards (..)"));
+        }
         let host = written.trim_start_matches('[').trim_end_matches(']').to_owned();
         Ok(Self { url, host, port })
     }
@@ -92,7 +94,7 @@ impl WebUrl {
 
     /// A name for this URL that tells nothing of it.
     pub(crate) fn digest(&self) -> String {
-        blake3::hash(self.url.as_str().as_bytes()).to_hex()[..32].to_owned()
+        digest(self.url.as_str())
     }
 
     /// Fails if the host, as it is written, lies inside. What a name resolves to is judged when it is resolved.
@@ -104,6 +106,11 @@ impl WebUrl {
         };
         what.map_or(Ok(()), |what| Err(inside(&self.place(), &what)))
     }
+}
+
+/// A name for a text that tells nothing of it.
+pub(super) fn digest(text: &str) -> String {
+    blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
 }
 
 /// A host that may not be asked since of where it is.
@@ -135,15 +142,15 @@ fn split_port(authority: &str) -> Result<(&str, u16), MediaError> {
 }
 
 /// A server may decode what looks harmless to a check of prefixes: no step upwards in any number of percent codes.
-fn check_path(path: &str) -> Result<(), MediaError> {
+pub(super) fn steps_upwards(path: &str) -> bool {
     let mut text = path.to_owned();
     for _ in 0..4 {
         if text.split(['/', '\\']).any(|segment| matches!(segment, "." | ".." | "..;")) {
-            return Err(denied("has a path with steps upwards (..)"));
+            return true;
         }
         text = decoded(&text);
     }
-    Ok(())
+    false
 }
 
 /// Percent codes of ASCII decoded once; all else is left.

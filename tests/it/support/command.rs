@@ -98,8 +98,15 @@ impl<'a> Aurelia<'a> {
     /// Sets a variable. Values of `*_API_KEY` are secrets from now on.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         if name.ends_with("_API_KEY") && !value.trim().is_empty() {
-            self.work.secrets.borrow_mut().insert(value.to_owned());
+            return self.secret(name, value);
         }
+        self.env.push((name.to_owned(), Some(value.into())));
+        self
+    }
+
+    /// Sets a variable whose value may be found nowhere.
+    pub(crate) fn secret(mut self, name: &str, value: &str) -> Self {
+        self.work.secrets.borrow_mut().insert(value.to_owned());
         self.env.push((name.to_owned(), Some(value.into())));
         self
     }
