@@ -288,7 +288,9 @@ mod tests {
                     })
                 })
                 .collect();
-            all.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+            for thread in all {
+                thread.join().unwrap().unwrap();
+            }
         });
         assert_eq!(fs::read_to_string(place.join("data")).unwrap(), "1");
     }
