@@ -213,8 +213,8 @@ async fn broken_absent_and_foreign_files_end_by_their_kind() {
         assert!(error.message.contains(words), "{error}");
         assert!(!error.message.contains(bench.dir.path().to_str().unwrap()), "{error}");
     }
-    let error = bench.library.prepare("s3://bucket/key.mp4", Kind::Video).await.unwrap_err();
-    assert_eq!((error.kind, error.message.contains("\"s3\"")), (Denied, true), "{error}");
+    let error = bench.library.prepare("gs://bucket/key.mp4", Kind::Video).await.unwrap_err();
+    assert_eq!((error.kind, error.message.contains("\"gs\"")), (Denied, true), "{error}");
     assert_eq!(bench.library.stats().decodes, 0, "nothing of this is worth a decoder");
 }
 
