@@ -7,7 +7,7 @@ help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: setup-demo ## The whole loop on real clips with simulated models: no keys, no money
-	cargo build --locked --bin aurelia
+	cargo build --locked --no-default-features --bin aurelia
 	target/debug/aurelia demo --dir target/demo
 
 test: setup-test check ## Everything: format, lints, docs, licences, unit and integration tests
@@ -16,6 +16,7 @@ test: setup-test check ## Everything: format, lints, docs, licences, unit and in
 check: ## Format, lints, documentation, dependencies
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --locked --workspace --all-targets --no-default-features --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	tests/licences.sh
 
@@ -29,4 +30,4 @@ setup-demo:
 	@tools/need ffmpeg:ffmpeg ffprobe:ffmpeg espeak-ng:espeak-ng
 
 setup-test:
-	@tools/need ffmpeg:ffmpeg ffprobe:ffmpeg python3:python3 python3-venv:python3-venv curl:curl
+	@tools/need ffmpeg:ffmpeg ffprobe:ffmpeg python3:python3 python3-venv:python3-venv curl:curl rabbitmq-server:rabbitmq-server
