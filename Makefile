@@ -17,7 +17,7 @@ test: setup-test check ## Everything: format, lints, docs, licences, unit and in
 check: ## Format, lints, documentation, dependencies
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
-	cargo clippy --locked --all-targets --no-default-features --quiet -- -D warnings
+	cargo clippy --locked --workspace --all-targets --no-default-features --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	tests/licences.sh
 
@@ -31,4 +31,4 @@ setup-demo:
 	@tools/need ffmpeg:ffmpeg ffprobe:ffmpeg espeak-ng:espeak-ng
 
 setup-test:
-	@tools/need ffmpeg:ffmpeg ffprobe:ffmpeg python3:python3 python3-venv:python3-venv curl:curl
+	@tools/need ffmpeg:ffmpeg ffprobe:ffmpeg python3:python3 python3-venv:python3-venv curl:curl rabbitmq-server:rabbitmq-server

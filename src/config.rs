@@ -13,6 +13,7 @@ mod limits;
 mod mistake;
 mod prices;
 mod providers;
+mod queue;
 mod read;
 mod sections;
 mod show;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 pub use limits::Limit;
 pub use mistake::{Mistake, Mistakes};
 pub use providers::ProviderSection;
+pub use queue::{QueueSection, QueueUrl};
 pub use sections::{BudgetSection, LogFormat, MediaSection, RetrySection, Shared, TelemetrySection, WorkerSection};
 pub use show::{Format, check, show};
 pub use sink::Entry;
@@ -71,6 +73,8 @@ pub struct Config {
     pub prices: price::Table,
     /// What may be spent.
     pub budget: BudgetSection,
+    /// Where jobs and records wait.
+    pub queue: QueueSection,
     /// Where journal, quota and money are kept.
     pub shared: Shared,
     /// What is logged.
@@ -177,11 +181,12 @@ fn read(tree: Table, defaults: &Table, dated: String, env: &[(String, String)], 
     let known = if sink.blames("providers") { Known::Some } else { known };
     let limits = limits::read(&mut root, &providers, known);
     let budget = sections::budget(&mut root);
+    let queue = queue::read(&mut root);
     let shared = sections::shared(&mut root);
     let telemetry = sections::telemetry(&mut root);
     let prices = price::Table { dated, models: prices::read(&mut root) };
     root.finish();
-    Config { worker, retry, http, media, store, providers, limits, prices, budget, shared, telemetry }
+    Config { worker, retry, http, media, store, providers, limits, prices, budget, queue, shared, telemetry }
 }
 
 /// `AURELIA_WORKER_CONCURRENCY` is most likely a setting with too few underscores.

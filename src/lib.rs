@@ -28,6 +28,8 @@ pub mod fault;
 pub mod journal;
 pub mod price;
 pub mod provider;
+#[cfg(feature = "fleet")]
+pub mod queue;
 pub mod quota;
 pub mod retry;
 pub mod state;

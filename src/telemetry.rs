@@ -6,12 +6,16 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, TelemetrySection};
 
+/// The client of the broker logs whole messages that come back unroutable, and as errors what is told to its caller anyway.
+const HUSHED: &str = "lapin";
+
 /// Starts logging for the process. A second call changes nothing.
 ///
 /// # Errors
 /// The filter is not one.
 pub fn start(settings: &TelemetrySection) -> Result<(), String> {
     let filter = EnvFilter::try_new(&settings.log).map_err(|e| format!("telemetry.log {:?}: {e}", settings.log))?;
+    let filter = if settings.log.contains(HUSHED) { filter } else { hush(filter)? };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -24,4 +28,9 @@ pub fn start(settings: &TelemetrySection) -> Result<(), String> {
         tracing::debug!(%error, "logging was started before");
     }
     Ok(())
+}
+
+fn hush(filter: EnvFilter) -> Result<EnvFilter, String> {
+    let off = format!("{HUSHED}=off").parse().map_err(|e| format!("{HUSHED}=off: {e}"))?;
+    Ok(filter.add_directive(off))
 }

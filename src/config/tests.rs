@@ -503,3 +503,30 @@ fn how_clips_are_given_is_checked() {
     }
     assert_eq!(told.len(), 4, "{told:#?}");
 }
+
+#[test]
+fn the_queue_is_embedded_by_default_and_its_names_are_checked() {
+    assert_eq!(good(&[], &[]).config.queue, QueueSection { url: QueueUrl::Embedded, prefix: "aurelia".to_owned() });
+    for prefix in ["", "a b", "a/b", &"x".repeat(65)] {
+        assert!(bad(&[&format!("[queue]\nprefix = {prefix:?}\n")], &[])[0].contains("queue.prefix"), "{prefix}");
+    }
+    let mistakes = bad(&["[queue]\nurl = 'redis://me:hush@host'\n"], &[]);
+    assert!(mistakes[0].contains("\"embedded:\"") && !mistakes[0].contains("hush"), "{mistakes:?}");
+}
+
+#[cfg(feature = "fleet")]
+#[test]
+fn a_brokers_password_is_shown_nowhere() {
+    let loaded = good(&[], &[("AURELIA__QUEUE__URL", "amqp://me:hush@host:5672/v")]);
+    assert!(
+        matches!(&loaded.config.queue.url, QueueUrl::Broker(address) if address.to_string() == "amqp://me:***@host:5672/v")
+    );
+    let shown = format!("{}{}{loaded:?}", show(&loaded, Format::Text), show(&loaded, Format::Json));
+    assert!(shown.contains("amqp://me:***@host:5672/v") && !shown.contains("hush"), "{shown}");
+}
+
+#[cfg(not(feature = "fleet"))]
+#[test]
+fn a_broker_is_refused_by_a_program_without_one() {
+    assert!(bad(&[], &[("AURELIA__QUEUE__URL", "amqp://host")])[0].contains("built without"));
+}

@@ -14,6 +14,8 @@ mod limits;
 mod load;
 mod media;
 mod parity;
+#[cfg(feature = "fleet")]
+mod queue;
 mod replay;
 mod resources;
 mod run;

@@ -10,6 +10,10 @@
 //! home, keys and base URLs, so that a developer's keys and proxies neither leak in nor are paid with. Limits are lifted
 //! and waits are short; a test that is about them says so in `.config(..)`, which comes later and so wins.
 
+#[cfg(feature = "fleet")]
+pub(crate) mod broker;
+#[cfg(feature = "fleet")]
+pub(crate) mod cable;
 pub(crate) mod clips;
 pub(crate) mod command;
 pub(crate) mod https;
@@ -22,6 +26,10 @@ pub(crate) mod workdir;
 
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "fleet")]
+pub(crate) use broker::Broker;
+#[cfg(feature = "fleet")]
+pub(crate) use cable::Cable;
 pub(crate) use command::{Aurelia, Output, Running};
 pub(crate) use relay::{Relay, Sent};
 pub(crate) use sim::Sim;
