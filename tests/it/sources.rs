@@ -384,7 +384,7 @@ async fn a_server_that_is_down_for_longer_than_all_attempts_is_waited_for_once_a
     assert!(refused.load(Ordering::Relaxed) > 40, "attempts of one fetch are 4");
     // What is refused is refused at once, and what never comes back ends, once for all its sources.
     assert_eq!(bench.refuse("/absent").await.kind, MediaErrorKind::NotFound);
-    let store = Store { outage: Duration::from_millis(200), ..bench.server.store() };
+    let store = Store { outage: Duration::from_secs(2), ..bench.server.store() };
     let library = library(&bench.cache(""), Limits::default(), store);
     let error = library.prepare(&bench.server.url("/gone"), Kind::Video).await.unwrap_err();
     assert_eq!(error.kind, MediaErrorKind::Unavailable, "{error}");
