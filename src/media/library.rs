@@ -207,9 +207,10 @@ impl Inner {
     }
 
     /// How long another process may take to make one entry: its queue is no part of it, nor is a download. A clip takes the
-    /// most children, four one after the other (read, copied, encoded twice), and begins once more after a kill.
+    /// most children, six one after the other (read, copied, encoded twice, and what was made read again), and begins once more
+    /// after a kill and once after a full disk.
     fn patience(&self) -> Duration {
-        (self.limits.probe_timeout() + self.limits.prepare_timeout()) * 8
+        (self.limits.probe_timeout() + self.limits.prepare_timeout()) * 18
     }
 
     /// The content, open. What was fetched by another process is checked before it is trusted.

@@ -95,11 +95,15 @@ impl Inner {
         stop: &CancellationToken,
     ) -> Result<Row, Lost> {
         self.make_room(key, &row, place, files).await?;
-        let _slot = self.slots.acquire().await;
         let file = blocking(clip, Clip::open).await?;
-        let mut sent = files.upload(&file, clip.bytes, clip.mime, &row.display_name, stop).await;
+        let upload = async || {
+            let _slot = self.slots.acquire().await;
+            files.upload(&file, clip.bytes, clip.mime, &row.display_name, stop).await
+        };
+        let mut sent = upload().await;
+        // Others upload while room is made.
         if matches!(sent, Err(FilesError::StorageFull { .. })) && self.free(key, clip.bytes, place, files).await? {
-            sent = files.upload(&file, clip.bytes, clip.mime, &row.display_name, stop).await;
+            sent = upload().await;
         }
         let uploaded = match sent {
             Ok(uploaded) => {

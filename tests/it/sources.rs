@@ -396,6 +396,31 @@ async fn a_server_that_is_down_for_longer_than_all_attempts_is_waited_for_once_a
 }
 
 #[tokio::test]
+async fn a_source_that_alone_fails_ends_although_its_server_answers_for_others() {
+    let content = clip(1);
+    let bench = Bench::with(
+        |store| Store { outage: Duration::from_secs(1), ..store },
+        move |asked| match &*asked.path {
+            "/bad" => Reply::status(503),
+            _ => Reply::file(asked, &content, "\"a\""),
+        },
+    );
+    let others = async {
+        for n in 0_u64.. {
+            bench.prepare(&format!("/{n}")).await.unwrap();
+        }
+    };
+    let first = async {
+        tokio::select! {
+            error = bench.refuse("/bad") => error.kind,
+            () = others => unreachable!("there are always more"),
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_mins(1), Box::pin(first)).await;
+    assert_eq!(ended, Ok(MediaErrorKind::Unavailable));
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_the_one_it_says_is_not_waited_for() {
     let bench = Bench::new(|_| Reply::status(200));
     let store = Store { outage: Duration::from_hours(1), extra_ca_file: None, ..bench.server.store() };

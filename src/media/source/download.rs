@@ -87,10 +87,12 @@ pub(super) async fn run(
         };
         // A server that lets everything begin again gets nowhere, however much it sends.
         if transfer.came() > furthest {
-            (attempt, furthest) = (1, transfer.came());
+            (attempt, furthest, policy) = (1, transfer.came(), remote.store.policy);
         }
         let error = CallError { kind: CallErrorKind::Unavailable, billed: Billed::No, message, retry_after: hint };
-        let wait = policy.delay(attempt, &error, retry::jitter());
+        // A long wait is for those who hold nothing meanwhile.
+        let short = hint.is_none_or(|hint| hint <= policy.max);
+        let wait = policy.delay(attempt, &error, retry::jitter()).filter(|_| short);
         let at = Instant::now().checked_add(wait.unwrap_or_default()).filter(|at| *at < deadline);
         let (Some(wait), Some(at)) = (wait, at) else {
             let down = at.and_then(|_| Down::of(&error.message, hint));

@@ -48,8 +48,8 @@ impl Outages {
         self.hosts().remove(host);
     }
 
-    /// A fetch failed: how long to wait before the next one, at least as long as the server's `hint` says; none when the
-    /// host was waited for long enough. `jitter`: 0 to 1.
+    /// A fetch failed: how long to wait before the next one, as long as the server's `hint` says if the patience lasts; none when
+    /// the host was waited for long enough. `jitter`: 0 to 1.
     pub(super) fn pause(&self, host: &str, hint: Option<Duration>, jitter: f64, now: Instant) -> Option<Duration> {
         let mut hosts = self.hosts();
         hosts.retain(|_, outage| now < outage.until);
@@ -60,10 +60,10 @@ impl Outages {
             Outage { since: now, until: now }
         });
         let left = self.patience.saturating_sub(now.duration_since(outage.since));
-        // The last fetch comes when the patience ends, and not before the server wants it.
-        let own = self.longest.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0).min(left);
-        let pause = own.max(hint.unwrap_or_default());
-        let pause = (!left.is_zero() && pause <= left).then_some(pause);
+        let own = self.longest.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
+        // The last fetch comes when the patience ends, also where the server would have it later: to give up at once would use
+        // up all its sources while it is away.
+        let pause = (!left.is_zero()).then_some(own.max(hint.unwrap_or_default()).min(left));
         outage.until = now + pause.unwrap_or_default() + REMEMBERED;
         pause
     }
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(pause(0, None), Some(SECOND * 30));
         assert!(outages.is_down("a", began) && !outages.is_down("b", began));
         assert_eq!(pause(30, Some(SECOND * 50)), Some(SECOND * 50), "the server knows better");
-        assert_eq!(pause(80, Some(SECOND * 21)), None, "and is not asked before it wants to be");
+        assert_eq!(pause(80, Some(SECOND * 21)), Some(SECOND * 20), "but is not waited for longer");
         assert_eq!(pause(80, None), Some(SECOND * 20), "a last one at the end");
         assert_eq!(pause(100, None), None);
         assert_eq!(pause(150, None), None, "the next source does not begin another wait");

@@ -146,7 +146,7 @@ impl Remote {
 
     async fn fetch(self: Arc<Self>, origin: Origin, key: String, want: Want) -> Result<Arc<str>, MediaError> {
         self.swept.call_once(|| self.index.sweep());
-        let began = now_ms();
+        let (began, mut failing) = (now_ms(), None);
         loop {
             let Down { message, hint } = match self.once(&origin, &key, want, began).await? {
                 Ok(sha256) => {
@@ -155,7 +155,11 @@ impl Remote {
                 }
                 Err(down) => down,
             };
-            let Some(pause) = self.outages.pause(&origin.place(), hint, retry::jitter(), Instant::now()) else {
+            // Its host may answer others: a source that alone fails has the same patience, and no more.
+            let now = Instant::now();
+            let left = self.store.outage.saturating_sub(now.duration_since(*failing.get_or_insert(now)));
+            let pause = self.outages.pause(&origin.place(), hint, retry::jitter(), now);
+            let Some(pause) = pause.filter(|pause| *pause <= left) else {
                 return Err(origin.unavailable(&message));
             };
             tracing::debug!(?origin, ?pause, reason = %message, "a source waits for its server");
