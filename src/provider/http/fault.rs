@@ -3,7 +3,7 @@
 //! The secret is taken out twice: from the bytes of an error before they are cut to a quote, and from the message as it
 //! leaves, since JSON can spell a key with escapes and a cut can leave its beginning.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ pub(in crate::provider) fn late(what: &str, deadline: &str, limit: Duration) -> 
 }
 
 /// An error with its causes: the outermost alone says little.
-pub(crate) fn chain(error: &reqwest::Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -1,6 +1,5 @@
 //! The client: built once, from the standard chain of credentials and the `AWS_*` variables.
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use super::super::way::{self, Answer};
 use super::fault;
 use crate::media::library::blocking;
 use crate::media::{MediaError, MediaErrorKind};
+use crate::provider::http::chain;
 
 /// The region of servers that have none, as their makers write it.
 const ANY_REGION: &str = "us-east-1";
@@ -115,7 +115,7 @@ impl Client {
 
 impl Stream {
     pub(in super::super) async fn chunk(&mut self) -> Result<Option<Bytes>, String> {
-        self.0.try_next().await.map_err(|error| fault::chain(&error as &dyn Error))
+        self.0.try_next().await.map_err(|error| chain(&error))
     }
 }
 

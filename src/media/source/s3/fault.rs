@@ -13,6 +13,7 @@ use aws_sdk_s3::operation::get_object::GetObjectError;
 use super::super::answer::{Asked, Failure, Head, meaning};
 use crate::media::{MediaError, MediaErrorKind};
 use crate::provider::failure;
+use crate::provider::http::chain;
 
 /// Credentials or a clock that no object would be given for.
 const SETUP: [&str; 10] = [
@@ -100,20 +101,6 @@ fn credentials(error: &(dyn Error + 'static)) -> Option<Failure> {
 
 fn setup(message: String) -> Failure {
     Failure::Final(MediaError::new(MediaErrorKind::Setup, message))
-}
-
-/// An error with its causes: the outermost alone says little.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    failure::words(&text)
 }
 
 #[cfg(test)]
