@@ -608,16 +608,18 @@ mod runs {
         assert!(!output.stderr.contains("open-sesame") && !output.stdout.contains("open-sesame"), "{}", output.stderr);
     }
 
+    /// A port that nobody listens on, until somebody does, and the settings for a server there.
+    fn nobody() -> (std::net::SocketAddr, String) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = listener.local_addr().unwrap();
+        let server = Https::start(|_| Reply::status(500));
+        (place, server.config().replace(&server.host(), &place.to_string()))
+    }
+
     #[test]
     fn a_run_waits_for_a_server_that_nobody_listens_at_yet() {
         let (sim, work) = (Sim::plain(), Workdir::new());
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let place = listener.local_addr().unwrap();
-        drop(listener);
-        let config = {
-            let server = Https::start(|_| Reply::status(500));
-            server.config().replace(&server.host(), &place.to_string())
-        };
+        let (place, config) = nobody();
         let config = config.replace("outage_seconds = 0", "outage_seconds = 100");
         let item = |n: u32| json!({"id": n.to_string(), "video": format!("https://{place}/{n}.mp4"), "query": "Who? [[sim: score=9]]"});
         let file = work.items("items.jsonl", &[item(0), item(1)]);
@@ -634,14 +636,7 @@ mod runs {
     #[test]
     fn a_server_that_is_down_fails_its_items_and_no_others_until_it_is_asked_again() {
         let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
-        // A port that nobody listens on, until somebody does.
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let place = listener.local_addr().unwrap();
-        drop(listener);
-        let config = {
-            let server = Https::start(|_| Reply::status(500));
-            server.config().replace(&server.host(), &place.to_string())
-        };
+        let (place, config) = nobody();
         let item =
             |id: String, uri: String| json!({"id": id, "video": uri, "query": format!("Who ({id})? [[sim: score=9]]")});
         let down = (0..3).map(|n| item(format!("down-{n}"), format!("https://{place}/{n}.mp4")));
