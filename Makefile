@@ -31,4 +31,4 @@ setup-demo:
 	@tools/need ffmpeg:ffmpeg ffprobe:ffmpeg espeak-ng:espeak-ng
 
 setup-test:
-	@tools/need ffmpeg:ffmpeg ffprobe:ffmpeg python3:python3 python3-venv:python3-venv curl:curl rabbitmq-server:rabbitmq-server
+	@tools/need ffmpeg:ffmpeg ffprobe:ffmpeg python3:python3 python3-venv:python3-venv curl:curl rabbitmq-server:rabbitmq-server redis-server:redis-server

@@ -31,7 +31,9 @@ pub use limits::Limit;
 pub use mistake::{Mistake, Mistakes};
 pub use providers::ProviderSection;
 pub use queue::{QueueSection, QueueUrl};
-pub use sections::{BudgetSection, LogFormat, MediaSection, RetrySection, Shared, TelemetrySection, WorkerSection};
+pub use sections::{
+    BudgetSection, CollectorSection, LogFormat, MediaSection, RetrySection, Shared, TelemetrySection, WorkerSection,
+};
 pub use show::{Format, check, show};
 pub use sink::Entry;
 pub use tree::Origin;
@@ -77,6 +79,8 @@ pub struct Config {
     pub queue: QueueSection,
     /// Where journal, quota and money are kept.
     pub shared: Shared,
+    /// What becomes of records.
+    pub collector: CollectorSection,
     /// What is logged.
     pub telemetry: TelemetrySection,
 }
@@ -183,10 +187,11 @@ fn read(tree: Table, defaults: &Table, dated: String, env: &[(String, String)], 
     let budget = sections::budget(&mut root);
     let queue = queue::read(&mut root);
     let shared = sections::shared(&mut root);
+    let collector = sections::collector(&mut root);
     let telemetry = sections::telemetry(&mut root);
     let prices = price::Table { dated, models: prices::read(&mut root) };
     root.finish();
-    Config { worker, retry, http, media, store, providers, limits, prices, budget, queue, shared, telemetry }
+    Config { worker, retry, http, media, store, providers, limits, prices, budget, queue, shared, collector, telemetry }
 }
 
 /// `AURELIA_WORKER_CONCURRENCY` is most likely a setting with too few underscores.

@@ -9,6 +9,7 @@
 // What is asked, how, and what comes out.
 pub mod corpus;
 pub mod job;
+pub mod message;
 pub mod recipe;
 pub mod record;
 
@@ -32,6 +33,8 @@ pub mod provider;
 pub mod queue;
 pub mod quota;
 pub mod retry;
+#[cfg(feature = "fleet")]
+pub mod shared;
 pub mod state;
 pub mod upload;
 

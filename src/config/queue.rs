@@ -8,12 +8,16 @@ use super::read::{Located, Section};
 const LONGEST: usize = 64;
 
 /// Where jobs and records wait.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct QueueSection {
     /// Inside the process, or at a broker.
     pub url: QueueUrl,
     /// What names at the broker begin with.
     pub prefix: String,
+    /// A producer waits while a run has so many jobs ready.
+    pub max_ready: u64,
+    /// The broker's management interface, where it has one; used by the preflight alone. It may hold a password.
+    pub management_url: Option<secrecy::SecretString>,
 }
 
 /// Which queue it is.
@@ -40,14 +44,38 @@ pub(super) fn read(root: &mut Section<'_>) -> QueueSection {
             Err(message) => section.sink.mistake(&key, None, &origin, message),
         },
     }
+    let prefix = prefix(&mut section);
+    let max_ready = section.whole("max_ready", 1..=1_000_000_000);
+    let management_url = management(&mut section);
+    section.finish();
+    QueueSection { url, prefix, max_ready, management_url }
+}
+
+/// What names begin with, of queues and of keys alike.
+pub(super) fn prefix(section: &mut Section<'_>) -> String {
     let prefix = section.text("prefix").value;
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if prefix.is_empty() || prefix.len() > LONGEST || !prefix.chars().all(plain) {
         let key = section.key("prefix");
         section.sink.conflict(&key, format!("must be 1 to {LONGEST} of letters, digits, \".\", \"_\" and \"-\""));
     }
-    section.finish();
-    QueueSection { url, prefix }
+    prefix
+}
+
+fn management(section: &mut Section<'_>) -> Option<secrecy::SecretString> {
+    let key = section.key("management_url");
+    let Located { value, origin } = section.unshown_text("management_url")?;
+    if value.is_empty() {
+        section.sink.entry(key, "\"\"".to_owned(), &origin);
+        return None;
+    }
+    if !value.starts_with("http://") && !value.starts_with("https://") {
+        section.sink.mistake(&key, None, &origin, "is no URL: write http://USER:PASSWORD@HOST:15672, or \"\" for none");
+        return None;
+    }
+    let host = value.rsplit_once('@').map_or("set", |(_, host)| host);
+    section.sink.entry(key, format!("{host:?}"), &origin);
+    Some(value.into())
 }
 
 /// The queue, and how it is shown.

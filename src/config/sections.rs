@@ -16,6 +16,8 @@ use crate::provider::HttpSettings;
 /// Longest duration taken, in seconds: a year.
 pub(super) const YEAR: f64 = 31_536_000.0;
 const MIB: u64 = 1 << 20;
+/// RabbitMQ's `consumer_timeout` is 30 min by default and looked at once a minute; a call in flight is not cut by ours.
+const BROKER_DEADLINE: Duration = Duration::from_secs(1200);
 
 /// How work is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,12 @@ pub struct WorkerSection {
     pub concurrency: usize,
     /// An item still waiting for its provider after so long fails.
     pub job_deadline: Duration,
+    /// A delivery that is still worked on after so long is put back into the queue as a new message.
+    pub delivery_deadline: Duration,
+    /// From the signal to stop until the end of the process.
+    pub grace: Duration,
+    /// So many jobs in a row that this machine is to blame for end the worker.
+    pub most_faults: u32,
 }
 
 /// How failed transport is repeated.
@@ -90,6 +98,31 @@ pub enum Shared {
     Output,
     /// In this SQLite file.
     Embedded(PathBuf),
+    /// In Redis, for a fleet.
+    #[cfg(feature = "fleet")]
+    Redis {
+        /// Where it is.
+        address: crate::shared::Address,
+        /// What keys begin with.
+        prefix: String,
+        /// How long a reply is kept once its record is in the data set.
+        keep: Duration,
+    },
+}
+
+/// What the collector makes of records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectorSection {
+    /// Where data sets go: a directory, or `s3://bucket/prefix`; empty: not set.
+    pub output: String,
+    /// Most records of a shard.
+    pub shard_rows: u32,
+    /// Most bytes of a shard, uncompressed.
+    pub shard_bytes: u64,
+    /// The longest time a shard is open.
+    pub shard_age: Duration,
+    /// A shard to which nothing was added for so long is closed.
+    pub shard_idle: Duration,
 }
 
 /// What is logged, and how.
@@ -99,6 +132,8 @@ pub struct TelemetrySection {
     pub log: String,
     /// The shape of a line.
     pub format: LogFormat,
+    /// Where a daemon serves its metrics and its health; none: nowhere.
+    pub listen: Option<std::net::SocketAddr>,
 }
 
 /// The shape of a log line.
@@ -115,7 +150,17 @@ pub(super) fn worker(root: &mut Section<'_>) -> WorkerSection {
     let worker = WorkerSection {
         concurrency: size(u64::from(section.whole32("concurrency", 1..=100_000))),
         job_deadline: section.seconds("job_deadline_seconds", 1.0..=YEAR),
+        delivery_deadline: section.seconds("delivery_deadline_seconds", 1.0..=YEAR),
+        grace: section.seconds("grace", 1.0..=86_400.0),
+        most_faults: section.whole32("most_faults", 1..=1_000_000),
     };
+    if worker.delivery_deadline > BROKER_DEADLINE {
+        let message = format!(
+            "must be at most {}: after half an hour the broker takes every message of the worker back",
+            BROKER_DEADLINE.as_secs()
+        );
+        section.sink.conflict(&section.key("delivery_deadline_seconds"), message);
+    }
     section.finish();
     worker
 }
@@ -222,6 +267,8 @@ pub(super) fn shared(root: &mut Section<'_>) -> Shared {
     let mut section = root.section("shared");
     let key = section.key("url");
     let mut shared = Shared::Output;
+    let prefix = super::queue::prefix(&mut section);
+    let keep = section.seconds("keep", 0.0..=10.0 * YEAR);
     match section.unshown_text("url") {
         None => section.sink.mistake(&key, None, &section.origin, "is missing; set it"),
         Some(url) => match url.value.strip_prefix("embedded:") {
@@ -230,14 +277,50 @@ pub(super) fn shared(root: &mut Section<'_>) -> Shared {
                 shared = Shared::Embedded(beside(&url.origin, path));
             }
             None if url.value.is_empty() => section.sink.entry(key, "\"\"".to_owned(), &url.origin),
-            _ => {
-                let message = "names no known store: write \"embedded:PATH\", or \"\" for the output directory";
-                section.sink.mistake(&key, None, &url.origin, message);
-            }
+            _ => match redis(&url.value, prefix, keep) {
+                Ok((redis, shown)) => {
+                    section.sink.entry(key, format!("{shown:?}"), &url.origin);
+                    shared = redis;
+                }
+                Err(error) => {
+                    let message = format!("{error}, or \"embedded:PATH\", or \"\" for the output directory");
+                    section.sink.mistake(&key, None, &url.origin, message);
+                }
+            },
         },
     }
     section.finish();
     shared
+}
+
+#[cfg(feature = "fleet")]
+fn redis(url: &str, prefix: String, keep: Duration) -> Result<(Shared, String), String> {
+    let address: crate::shared::Address = url.parse()?;
+    let shown = address.to_string();
+    Ok((Shared::Redis { address, prefix, keep }, shown))
+}
+
+#[cfg(not(feature = "fleet"))]
+fn redis(_: &str, _: String, _: Duration) -> Result<(Shared, String), String> {
+    Err("names a server, which this program was built without: build it with the feature \"fleet\"".to_owned())
+}
+
+pub(super) fn collector(root: &mut Section<'_>) -> CollectorSection {
+    let mut section = root.section("collector");
+    let output = section.text("output");
+    let local = !output.value.is_empty() && !output.value.contains("://");
+    let collector = CollectorSection {
+        output: if local { beside(&output.origin, &output.value).display().to_string() } else { output.value },
+        shard_rows: section.whole32("shard_rows", 1..=1_000_000),
+        shard_bytes: section.whole("shard_mib", 1..=4096) * MIB,
+        shard_age: section.seconds("shard_seconds", 0.1..=600.0),
+        shard_idle: section.seconds("shard_idle_seconds", 0.1..=600.0),
+    };
+    if collector.output.contains("://") && !collector.output.starts_with("s3://") {
+        section.sink.conflict("collector.output", "must be a directory, or s3://BUCKET/PREFIX".to_owned());
+    }
+    section.finish();
+    collector
 }
 
 pub(super) fn telemetry(root: &mut Section<'_>) -> TelemetrySection {
@@ -248,8 +331,16 @@ pub(super) fn telemetry(root: &mut Section<'_>) -> TelemetrySection {
         section.sink.conflict("telemetry.log", message);
     }
     let format = section.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    let listen = section.text("listen");
+    let parsed = (!listen.value.is_empty()).then(|| listen.value.parse());
+    if let Some(Err(_)) = parsed {
+        let message =
+            "is not an address: write HOST:PORT with HOST as a number, for example 127.0.0.1:9090, or \"\" for none";
+        section.sink.mistake("telemetry.listen", Some(listen.value), &listen.origin, message);
+    }
+    let listen = parsed.and_then(Result::ok);
     section.finish();
-    TelemetrySection { log: log.value, format: format.unwrap_or(LogFormat::Text) }
+    TelemetrySection { log: log.value, format: format.unwrap_or(LogFormat::Text), listen }
 }
 
 fn program(section: &mut Section<'_>, name: &'static str) -> String {

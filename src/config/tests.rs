@@ -44,7 +44,14 @@ fn the_default_is_valid_alone_and_documents_every_setting() {
     let config = &loaded.config;
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     assert!(loaded.entries.iter().all(|entry| entry.origin == Origin::Default));
-    assert_eq!(config.worker, WorkerSection { concurrency: 16, job_deadline: Duration::from_hours(24) });
+    let worker = WorkerSection {
+        concurrency: 16,
+        job_deadline: Duration::from_hours(24),
+        delivery_deadline: Duration::from_mins(15),
+        grace: Duration::from_secs(25),
+        most_faults: 5,
+    };
+    assert_eq!(config.worker, worker);
     assert_eq!(config.retry.attempts, 6);
     assert_eq!(config.http.max_reply_bytes, 8 << 20);
     assert_eq!(config.http.extra_ca_file, None);
@@ -55,7 +62,8 @@ fn the_default_is_valid_alone_and_documents_every_setting() {
     assert!(config.store.private_hosts.is_empty());
     assert_eq!(config.budget.total, None);
     assert_eq!(config.shared, Shared::Output);
-    assert_eq!(config.telemetry, TelemetrySection { log: "warn".into(), format: LogFormat::Text });
+    let listen = Some("127.0.0.1:0".parse().unwrap());
+    assert_eq!(config.telemetry, TelemetrySection { log: "warn".into(), format: LogFormat::Text, listen });
     let gemini = &config.providers["gemini"];
     assert_eq!(gemini.endpoint.base_url, "https://generativelanguage.googleapis.com");
     assert_eq!(gemini.endpoint.identity, "https://generativelanguage.googleapis.com:443");
@@ -205,7 +213,7 @@ fn a_key_in_the_wrong_place_is_refused_and_never_repeated() {
         format!("[providers.openai]\nbase_url = 'https://host/v1?key={secret}'\n"),
         format!("[providers.openai]\nbase_url = 'https://host/v1#{secret}'\n"),
         format!("[providers.openai]\nbase_url = '{secret}'\n"),
-        format!("[shared]\nurl = 'redis://:{secret}@host'\n"),
+        format!("[shared]\nurl = 'http://:{secret}@host'\n"),
     ] {
         let mistakes = bad(&[&file], &[]);
         assert_eq!(mistakes.len(), 1, "{mistakes:?}");
@@ -506,7 +514,9 @@ fn how_clips_are_given_is_checked() {
 
 #[test]
 fn the_queue_is_embedded_by_default_and_its_names_are_checked() {
-    assert_eq!(good(&[], &[]).config.queue, QueueSection { url: QueueUrl::Embedded, prefix: "aurelia".to_owned() });
+    let queue = good(&[], &[]).config.queue;
+    assert_eq!((queue.url, queue.prefix.as_str(), queue.max_ready), (QueueUrl::Embedded, "aurelia", 200_000));
+    assert!(queue.management_url.is_none());
     for prefix in ["", "a b", "a/b", &"x".repeat(65)] {
         assert!(bad(&[&format!("[queue]\nprefix = {prefix:?}\n")], &[])[0].contains("queue.prefix"), "{prefix}");
     }

@@ -58,8 +58,9 @@ pub struct Start {
 /// Where the state is.
 pub fn state_path(config: &Config, out: &Path) -> PathBuf {
     match &config.shared {
-        Shared::Output => out.join(".aurelia").join("state.sqlite"),
         Shared::Embedded(path) => path.clone(),
+        // A fleet's state is refused before this is asked.
+        _ => out.join(".aurelia").join("state.sqlite"),
     }
 }
 
@@ -82,6 +83,11 @@ impl Directory {
 
     /// Makes or opens the directory, takes its lock, and checks that run and recipe are the same.
     pub async fn open(config: &Config, recipe: &Recipe, options: &Options) -> Result<Self, RunError> {
+        if !matches!(config.shared, Shared::Output | Shared::Embedded(_)) {
+            let message = "[shared] url names the state of a fleet, and this command keeps its own: set it to \"\" or \
+                           \"embedded:PATH\", or enqueue the corpus with aurelia-producer";
+            return Err(RunError::Setup(message.to_owned()));
+        }
         let path = options.out.clone();
         let failed = |e: std::io::Error| RunError::Failed(format!("{}: {e}", path.display()));
         let inner = path.join(".aurelia");
@@ -92,8 +98,8 @@ impl Directory {
         let state = Arc::new(State::open(&state_path)?);
         let place = match config.shared {
             // The directory may be moved with its state.
-            Shared::Output => ".".to_owned(),
             Shared::Embedded(_) => fs::canonicalize(&path).map_err(failed)?.display().to_string(),
+            _ => ".".to_owned(),
         };
         let name = if let Some(name) = &options.name { name.clone() } else { folder_name(&path).map_err(failed)? };
         let run = pin(&state, &place, name, recipe, options).await?;

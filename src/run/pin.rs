@@ -43,8 +43,8 @@ fn other_recipe(out: &Path, begun: &str, now: &str) -> RunError {
 pub(super) fn same_state(inner: &Path, shared: &Shared) -> Result<(), RunError> {
     let failed = |e: std::io::Error| RunError::Failed(format!("{}: {e}", inner.display()));
     let now = match shared {
-        Shared::Output => "in the directory".to_owned(),
         Shared::Embedded(path) => std::path::absolute(path).map_err(failed)?.display().to_string(),
+        _ => "in the directory".to_owned(),
     };
     let note = inner.join("state-is");
     match fs::read_to_string(&note) {

@@ -22,6 +22,8 @@ mod run;
 #[cfg(feature = "fleet")]
 mod s3;
 mod setup;
+#[cfg(feature = "fleet")]
+mod shared;
 mod simulator;
 mod sources;
 mod ssrf;

@@ -18,6 +18,8 @@ pub(crate) mod clips;
 pub(crate) mod command;
 pub(crate) mod https;
 pub(crate) mod promises;
+#[cfg(feature = "fleet")]
+pub(crate) mod redis;
 pub(crate) mod relay;
 #[cfg(feature = "fleet")]
 pub(crate) mod s3;

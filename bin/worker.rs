@@ -1,0 +1,5 @@
+//! `aurelia-worker`.
+
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::from(1)
+}

@@ -1,0 +1,104 @@
+//! Which jobs of a run are started, how often, and which wait for what.
+//!
+//! A job's count is raised before it runs and dropped when it ends or waits. So a job that was started and neither ended nor
+//! waits has taken its worker with it, or its worker was taken from it: it is a [suspect](Started::is_suspect), and after
+//! [`MOST_STARTS`] a dead letter. The broker's own count of returns blames every message of a lost connection, this one only
+//! what ran.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use super::{Redis, Script};
+use crate::state::StateError;
+
+/// A job that was started so often without an end is a dead letter.
+pub const MOST_STARTS: u64 = 5;
+
+/// Counts of a run.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    redis: Redis,
+}
+
+/// How often a job was started, this time included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Started(pub u64);
+
+impl Started {
+    /// Whether it was started before and no end was seen.
+    pub fn is_suspect(self) -> bool {
+        self.0 >= 2
+    }
+
+    /// Whether it has taken enough workers with it.
+    pub fn is_poison(self) -> bool {
+        self.0 > MOST_STARTS
+    }
+}
+
+/// What is under way in a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Jobs started and not ended.
+    pub running: u64,
+    /// Jobs that wait, by reason.
+    pub parked: BTreeMap<String, u64>,
+}
+
+static START: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("redis.call('HDEL', KEYS[2], ARGV[1]); return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)")
+});
+static PARK: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("redis.call('HDEL', KEYS[1], ARGV[1]); return redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])")
+});
+static END: LazyLock<Script> =
+    LazyLock::new(|| Script::new("redis.call('HDEL', KEYS[1], ARGV[1]); return redis.call('HDEL', KEYS[2], ARGV[1])"));
+
+impl Jobs {
+    /// The counts kept in `redis`.
+    pub fn new(redis: Redis) -> Self {
+        Self { redis }
+    }
+
+    /// How often a job was started before.
+    pub async fn started(&self, run: &str, job_id: &str) -> Result<Started, StateError> {
+        let count: Option<u64> = self.redis.command(redis::cmd("HGET").arg(self.keys(run).0).arg(job_id)).await?;
+        Ok(Started(count.unwrap_or(0)))
+    }
+
+    /// A job starts; how often it did, now included.
+    pub async fn start(&self, run: &str, job_id: &str) -> Result<Started, StateError> {
+        let (started, parked) = self.keys(run);
+        self.redis.run(&START.on(&started).key(&parked).arg(job_id)).await.map(Started)
+    }
+
+    /// A job waits, for this.
+    pub async fn park(&self, run: &str, job_id: &str, reason: &str) -> Result<(), StateError> {
+        let (started, parked) = self.keys(run);
+        self.redis.run::<u64>(&PARK.on(&started).key(&parked).arg(job_id).arg(reason)).await.map(|_| ())
+    }
+
+    /// A job has ended, or goes back to its queue unharmed.
+    pub async fn end(&self, run: &str, job_id: &str) -> Result<(), StateError> {
+        let (started, parked) = self.keys(run);
+        self.redis.run::<u64>(&END.on(&started).key(&parked).arg(job_id)).await.map(|_| ())
+    }
+
+    /// What is under way.
+    pub async fn under_way(&self, run: &str) -> Result<UnderWay, StateError> {
+        let (started, parked) = self.keys(run);
+        let mut both = redis::pipe();
+        both.cmd("HLEN").arg(&started).cmd("HVALS").arg(&parked);
+        let (running, reasons): (u64, Vec<String>) = self.redis.pipeline(&both).await?;
+        let mut parked = BTreeMap::new();
+        for reason in reasons {
+            *parked.entry(reason).or_default() += 1;
+        }
+        Ok(UnderWay { running, parked })
+    }
+
+    fn keys(&self, run: &str) -> (String, String) {
+        let tag = format!("run:{run}");
+        (self.redis.key(&tag, "started"), self.redis.key(&tag, "parked"))
+    }
+}

@@ -1,0 +1,94 @@
+//! The state that a fleet shares, on a real Redis.
+
+use aurelia::recipe::{Recipe, RecipeFile};
+use aurelia::shared::Redis;
+use aurelia::shared::jobs::{Jobs, Started, UnderWay};
+use aurelia::shared::runs::{Fate, ItemMark, Lane, NewRun, Phase, Registered, Runs};
+
+use crate::support::redis::RedisServer;
+
+fn redis(prefix: &str) -> Redis {
+    Redis::new(RedisServer::shared().parse().unwrap(), prefix)
+}
+
+fn recipe(threshold: u8) -> Recipe {
+    RecipeFile::builtin().unwrap().with(Some(threshold), None).unwrap().resolve(|_| true)
+}
+
+#[tokio::test]
+async fn a_run_is_pinned_to_its_recipe_and_registering_it_again_changes_nothing_else() {
+    let runs = Runs::new(redis("pinned"));
+    let (first, other) = (recipe(7), recipe(8));
+    let new = NewRun { name: "r", recipe: &first, lane: Lane::Low, ceiling: None };
+    assert_eq!(runs.register(&new).await.unwrap(), Registered::New);
+    assert_eq!(runs.register(&NewRun { lane: Lane::High, ..new.clone() }).await.unwrap(), Registered::Known);
+    let refused = runs.register(&NewRun { recipe: &other, ..new.clone() }).await.unwrap();
+    assert_eq!(refused, Registered::OtherRecipe(first.digest()));
+    let info = runs.get("r").await.unwrap().unwrap();
+    assert_eq!((info.recipe.as_str(), info.lane, info.phase), (first.digest().as_str(), Lane::High, Phase::Active));
+    let json = runs.recipe(&info.recipe).await.unwrap().unwrap();
+    assert_eq!(Recipe::from_json(&json).unwrap().digest(), first.digest());
+    assert!(runs.set_phase("r", Phase::Paused).await.unwrap() && runs.seal("r", true).await.unwrap());
+    assert!(!runs.set_phase("nobody", Phase::Paused).await.unwrap());
+    let listed = runs.list().await.unwrap();
+    assert_eq!(
+        listed.iter().map(|run| (run.name.as_str(), run.phase, run.sealed)).collect::<Vec<_>>(),
+        [("r", Phase::Paused, true)]
+    );
+}
+
+#[tokio::test]
+async fn an_item_is_enqueued_once_and_its_id_stands_for_one_content() {
+    let runs = Runs::new(redis("items"));
+    runs.register(&NewRun { name: "r", recipe: &recipe(8), lane: Lane::Normal, ceiling: None }).await.unwrap();
+    let marks: Vec<_> = (0..1000).map(|n| ItemMark::new(&format!("item-{n}"), "content")).collect();
+    assert!(runs.claim("r", &marks).await.unwrap().iter().all(|fate| *fate == Fate::New));
+    // As after a kill between the claim and the confirm.
+    assert!(runs.claim("r", &marks).await.unwrap().iter().all(|fate| *fate == Fate::Unconfirmed));
+    assert_eq!(runs.confirm("r", &marks).await.unwrap(), 1000);
+    assert_eq!(runs.confirm("r", &marks).await.unwrap(), 0);
+    assert!(runs.claim("r", &marks).await.unwrap().iter().all(|fate| *fate == Fate::Known));
+    let other = [ItemMark::new("item-1", "something else")];
+    assert_eq!(runs.claim("r", &other).await.unwrap(), [Fate::Other]);
+    assert_eq!(runs.get("r").await.unwrap().unwrap().jobs(), 1000);
+    assert_eq!(runs.retry("r", &[("item-1", 1), ("item-2", 1)]).await.unwrap(), 2);
+    assert_eq!(runs.retry("r", &[("item-1", 1), ("item-2", 2)]).await.unwrap(), 1);
+    assert_eq!(runs.get("r").await.unwrap().unwrap().jobs(), 1003);
+}
+
+#[tokio::test]
+async fn a_job_that_neither_ended_nor_waits_becomes_a_suspect_and_then_poison() {
+    let jobs = Jobs::new(redis("started"));
+    assert!(!jobs.start("r", "a").await.unwrap().is_suspect());
+    assert!(jobs.start("r", "a").await.unwrap().is_suspect());
+    jobs.park("r", "a", "quota").await.unwrap();
+    let parked = UnderWay { running: 0, parked: [("quota".to_owned(), 1)].into() };
+    assert_eq!(jobs.under_way("r").await.unwrap(), parked);
+    for _ in 0..5 {
+        assert!(!jobs.start("r", "a").await.unwrap().is_poison());
+    }
+    assert!(jobs.start("r", "a").await.unwrap().is_poison());
+    assert_eq!(jobs.under_way("r").await.unwrap(), UnderWay { running: 1, parked: [].into() });
+    jobs.end("r", "a").await.unwrap();
+    assert_eq!(jobs.started("r", "a").await.unwrap(), Started(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_killed_and_started_again_is_used_again_with_its_scripts() {
+    let mut server = RedisServer::own("always");
+    let redis = Redis::new(server.url().parse().unwrap(), "again");
+    let jobs = Jobs::new(redis.clone());
+    jobs.start("r", "a").await.unwrap();
+    server.kill();
+    assert!(jobs.start("r", "a").await.is_err(), "nobody is there to count");
+    server.start();
+    let mut tries = 0;
+    let started = loop {
+        match jobs.start("r", "a").await {
+            Ok(started) => break started,
+            Err(error) if tries > 20 => panic!("{error}"),
+            Err(_) => tries += 1,
+        }
+    };
+    assert_eq!(started, Started(2), "what was answered is kept");
+}
