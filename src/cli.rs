@@ -111,12 +111,7 @@ impl From<recipe::RecipeError> for Failure {
 /// Parses the command line, runs the command, and maps its end to an exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    // One thread drives all calls: they wait, and what computes (ffmpeg, hashing, the state) has threads of its own.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return end(Err(Failure::failed(format!("no runtime: {error}")))),
-    };
-    let result = runtime.block_on(async {
+    launch("aurelia", async {
         match cli.command {
             Command::Run(args) => run::main(*args).await,
             Command::Demo(args) => demo::main(args).await,
@@ -124,17 +119,27 @@ pub fn main() -> ExitCode {
             Command::ExplainMiss(args) => explain::main(args).await,
             Command::Config(args) => config::main(&args),
         }
-    });
-    // A blocking read that a stop left behind must not hold the process up.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
-    end(result)
+    })
 }
 
-fn end(result: Result<u8, Failure>) -> ExitCode {
+/// Runs a program to its exit code. `name` begins what it says of its failure.
+pub fn launch(name: &str, program: impl Future<Output = Result<u8, Failure>>) -> ExitCode {
+    // One thread drives all calls: they wait, and what computes (ffmpeg, hashing, the state) has threads of its own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(name, Err(Failure::failed(format!("no runtime: {error}")))),
+    };
+    let result = runtime.block_on(program);
+    // A blocking read that a stop left behind must not hold the process up.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    end(name, result)
+}
+
+fn end(name: &str, result: Result<u8, Failure>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            say(&format!("aurelia: {}\n", failure.message));
+            say(&format!("{name}: {}\n", failure.message));
             ExitCode::from(failure.code)
         }
     }

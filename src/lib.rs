@@ -42,6 +42,8 @@ pub mod upload;
 pub mod cli;
 pub mod config;
 pub mod context;
+#[cfg(feature = "fleet")]
+pub mod fleet;
 pub mod shutdown;
 pub mod telemetry;
 

@@ -17,7 +17,7 @@ use crate::provider::HttpSettings;
 pub(super) const YEAR: f64 = 31_536_000.0;
 const MIB: u64 = 1 << 20;
 /// RabbitMQ's `consumer_timeout` is 30 min by default and looked at once a minute; a call in flight is not cut by ours.
-const BROKER_DEADLINE: Duration = Duration::from_secs(1200);
+const BROKER_DEADLINE: Duration = Duration::from_mins(20);
 
 /// How work is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ pub struct Address {
 
 pub(super) enum Client {
     One(redis::Client),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
 const SHAPE: &str = "redis://:PASSWORD@HOST:PORT/DB";
@@ -25,7 +25,7 @@ impl Address {
         if self.cluster {
             let builder = ClusterClient::builder(self.urls.iter().map(String::as_str));
             let builder = builder.connection_timeout(super::CONNECT).response_timeout(super::ANSWER);
-            return Ok(Client::Cluster(builder.build()?));
+            return Ok(Client::Cluster(Box::new(builder.build()?)));
         }
         Ok(Client::One(redis::Client::open(self.urls[0].as_str())?))
     }
