@@ -14,7 +14,7 @@ pub struct Address {
 }
 
 pub(super) enum Client {
-    One(redis::Client),
+    One(Box<redis::Client>),
     Cluster(Box<ClusterClient>),
 }
 
@@ -27,7 +27,7 @@ impl Address {
             let builder = builder.connection_timeout(super::CONNECT).response_timeout(super::ANSWER);
             return Ok(Client::Cluster(Box::new(builder.build()?)));
         }
-        Ok(Client::One(redis::Client::open(self.urls[0].as_str())?))
+        Ok(Client::One(Box::new(redis::Client::open(self.urls[0].as_str())?)))
     }
 }
 
