@@ -1,25 +1,31 @@
 //! The journal: every reply that was paid for, under the hash of its request.
 //!
-//! A reply is stored before it is used, together with the settling of its money, in one transaction; storing is
-//! first-write-wins. A [`Claim`] makes sure that of all callers who miss one key, one asks and the others wait for its
-//! reply. Here claims live in memory, since one process holds the state; nothing else in the program knows that.
-//! Fencing tokens and job leases were rejected: replay and claims already make two holders of one job harmless.
+//! ```text
+//! Journal    claims of this process, then the store: embedded (one SQLite file) or shared (Redis, with the fleet's claims)
+//! ```
+//!
+//! A reply is stored before it is used; storing is first-write-wins. A [`Claim`] makes sure that of all callers who miss one
+//! key, one asks and the others wait for its reply: within a process in memory, so that a fleet's store hears of one of them
+//! only. Fencing tokens and job leases were rejected: replay and claims already make two holders of one job harmless.
 
+mod embedded;
 pub mod key;
+#[cfg(feature = "fleet")]
+mod shared;
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::OptionalExtension;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use embedded::Embedded;
 pub use key::{Canonical, Key};
 
 use crate::price::Nano;
 use crate::provider::{Reply, VideoSent};
-use crate::quota::ledger::{Settlement, signed, unsigned};
+use crate::quota::ledger::Settlement;
 use crate::state::{State, StateError};
 
 /// What the journal holds of one reply.
@@ -35,22 +41,6 @@ pub struct Stored {
     /// how a clip went this time, and decides nothing.
     #[serde(default)]
     pub clips: Vec<VideoSent>,
-}
-
-/// A reply as it is written down.
-#[derive(Serialize)]
-struct Written<'a> {
-    #[serde(flatten)]
-    reply: &'a Reply,
-    #[serde(skip_serializing_if = "<[VideoSent]>::is_empty")]
-    clips: &'a [VideoSent],
-}
-
-/// What of it the reply itself does not hold.
-#[derive(Deserialize)]
-struct Beside {
-    #[serde(default)]
-    clips: Vec<VideoSent>,
 }
 
 /// A stored request with its reply, to look at.
@@ -80,6 +70,9 @@ pub enum Look {
 pub struct Claim {
     key: Key,
     claims: Arc<Claims>,
+    /// The fleet's claim on the same key.
+    #[cfg(feature = "fleet")]
+    held: Option<crate::shared::claims::Held>,
 }
 
 /// A wait for somebody else's reply.
@@ -88,141 +81,112 @@ pub struct Waiting(watch::Receiver<()>);
 
 type Claims = Mutex<HashMap<Key, watch::Sender<()>>>;
 
-/// The journal of one state.
+/// The journal. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    state: Arc<State>,
+    store: Store,
     claims: Arc<Claims>,
-    /// The first bytes of every key that may be stored; none: not loaded, each look reads. Most looks of a new run miss,
-    /// and a miss that is known costs no way to the state and back. 8 bytes a reply.
-    known: Option<Arc<Mutex<HashSet<u64>>>>,
+}
+
+/// Where replies are.
+#[derive(Debug, Clone)]
+enum Store {
+    Embedded(Embedded),
+    #[cfg(feature = "fleet")]
+    Shared(shared::Shared),
 }
 
 impl Journal {
     /// The journal kept in `state`, to look at.
     pub fn new(state: Arc<State>) -> Self {
-        Self { state, claims: Arc::default(), known: None }
+        Self { store: Store::Embedded(Embedded::new(state)), claims: Arc::default() }
     }
 
     /// The journal kept in `state`, which this process alone writes.
     pub async fn open(state: Arc<State>) -> Result<Self, StateError> {
-        let known = state
-            .read(|c| {
-                let mut keys = c.prepare("SELECT substr(key, 1, 8) FROM replies")?;
-                let keys = keys.query_map([], |row| row.get::<_, [u8; 8]>(0).map(u64::from_le_bytes))?;
-                keys.collect::<rusqlite::Result<HashSet<u64>>>()
-            })
-            .await?;
-        Ok(Self { known: Some(Arc::new(Mutex::new(known))), ..Self::new(state) })
+        Ok(Self { store: Store::Embedded(Embedded::open(state).await?), claims: Arc::default() })
     }
 
-    /// Looks a key up, and claims it when nobody has it.
+    /// The journal of a fleet.
+    #[cfg(feature = "fleet")]
+    pub fn shared(redis: crate::shared::Redis, claims: crate::shared::claims::Claims) -> Self {
+        Self { store: Store::Shared(shared::Shared::new(redis, claims)), claims: Arc::default() }
+    }
+
+    /// Looks a key up, and claims it when nobody has it. While another process asks, this waits.
+    ///
+    /// Cancel safe: a claim that nobody took is given up.
     pub async fn look(&self, key: Key) -> Result<Look, StateError> {
         // Claim first: a reply stored between a look and a claim would be asked for again.
-        let claim = match lock(&self.claims).entry(key) {
+        #[cfg_attr(not(feature = "fleet"), expect(unused_mut, reason = "a fleet's claim is added"))]
+        let mut claim = match lock(&self.claims).entry(key) {
             Entry::Occupied(taken) => return Ok(Look::Busy(Waiting(taken.get().subscribe()))),
             Entry::Vacant(free) => {
                 free.insert(watch::channel(()).0);
-                Claim { key, claims: Arc::clone(&self.claims) }
+                Claim {
+                    key,
+                    claims: Arc::clone(&self.claims),
+                    #[cfg(feature = "fleet")]
+                    held: None,
+                }
             }
         };
-        if self.known.as_ref().is_some_and(|known| !lock(known).contains(&key.prefix())) {
-            return Ok(Look::Claimed(claim));
-        }
-        Ok(match self.read(key).await? {
-            Some(stored) => Look::Hit(Box::new(stored)),
-            None => Look::Claimed(claim),
-        })
+        let found = match &self.store {
+            Store::Embedded(store) => store.look(key).await?,
+            #[cfg(feature = "fleet")]
+            Store::Shared(store) => match store.look(key).await? {
+                shared::Found::Reply(stored) => Some(*stored),
+                shared::Found::Claimed(held) => {
+                    claim.held = Some(held);
+                    None
+                }
+            },
+        };
+        Ok(found.map_or(Look::Claimed(claim), |stored| Look::Hit(Box::new(stored))))
     }
 
     /// Reads a key without claiming it.
     pub async fn read(&self, key: Key) -> Result<Option<Stored>, StateError> {
-        let row = self
-            .state
-            .read(move |c| {
-                c.prepare_cached("SELECT reply, payer, cost FROM replies WHERE key = ?1")?
-                    .query_row([key.as_slice()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-                    .optional()
-            })
-            .await?;
-        row.map(|(reply, payer, cost): (String, String, i64)| stored(&reply, payer, cost)).transpose()
+        match &self.store {
+            Store::Embedded(store) => store.read(key).await,
+            #[cfg(feature = "fleet")]
+            Store::Shared(store) => store.read(key).await,
+        }
     }
 
-    /// Stores a reply and settles its call, in one transaction. Returns what is in the journal afterwards: this reply, or
-    /// the one that was there first.
+    /// Stores a reply. Returns what is in the journal afterwards: this reply, or the one that was there first. Where journal
+    /// and ledger are one store, its call is settled in the same transaction; elsewhere the reply comes first, and a call
+    /// whose settling is lost counts at its worst case.
     pub async fn store(
         &self,
         claim: &Claim,
         request: &Canonical,
         stored_reply: &Stored,
-        settlement: Settlement,
+        settlement: Option<Settlement>,
     ) -> Result<Stored, StateError> {
-        let key = claim.key;
-        if let Some(known) = &self.known {
-            // Before it is: an answer that nobody waits for any more must not be asked for again.
-            lock(known).insert(key.prefix());
+        match &self.store {
+            Store::Embedded(store) => store.store(claim.key, request, stored_reply, settlement).await,
+            #[cfg(feature = "fleet")]
+            Store::Shared(store) => store.store(claim.key, claim.held.as_ref(), stored_reply).await,
         }
-        let (role, item_id) = (request.role.name(), request.item_id.clone());
-        let (request, payer) = (request.json(), stored_reply.payer.clone());
-        let reply = serde_json::to_string(&Written { reply: &stored_reply.reply, clips: &stored_reply.clips })
-            .map_err(|e| unreadable(&e.to_string()))?;
-        let cost = signed(stored_reply.cost.0);
-        let inserted = self
-            .state
-            .call(move |c| {
-                settlement.write(c)?;
-                c.prepare_cached("INSERT OR IGNORE INTO replies VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute((
-                    key.as_slice(),
-                    role,
-                    item_id,
-                    payer,
-                    request,
-                    reply,
-                    cost,
-                ))
-            })
-            .await?;
-        if inserted == 1 {
-            return Ok(stored_reply.clone());
-        }
-        let first = self.read(key).await?;
-        first.ok_or_else(|| unreadable("a stored reply is gone"))
     }
 
-    /// The stored exchange of a key.
+    /// The stored exchange of a key; none in a fleet's journal, which keeps no requests.
     pub async fn exchange(&self, key: Key) -> Result<Option<Exchange>, StateError> {
-        Ok(self.exchanges("key = ?1", key.to_vec().into()).await?.pop())
+        match &self.store {
+            Store::Embedded(store) => Ok(store.exchanges("key = ?1", key.to_vec().into()).await?.pop()),
+            #[cfg(feature = "fleet")]
+            Store::Shared(_) => Ok(None),
+        }
     }
 
-    /// Every stored exchange that was first asked for an item.
+    /// Every stored exchange that was first asked for an item; none in a fleet's journal.
     pub async fn exchanges_of(&self, item_id: &str) -> Result<Vec<Exchange>, StateError> {
-        self.exchanges("item_id = ?1", item_id.to_owned().into()).await
-    }
-
-    async fn exchanges(
-        &self,
-        condition: &'static str,
-        value: rusqlite::types::Value,
-    ) -> Result<Vec<Exchange>, StateError> {
-        let rows: Vec<(Vec<u8>, String, String, String, i64)> = self
-            .state
-            .read(move |c| {
-                c.prepare(&format!(
-                    "SELECT key, request, reply, payer, cost FROM replies WHERE {condition} ORDER BY rowid"
-                ))?
-                .query_map([value], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?)))?
-                .collect()
-            })
-            .await?;
-        rows.into_iter()
-            .map(|(key, request, reply, payer, cost)| {
-                Ok(Exchange {
-                    key: Key::from_slice(&key).ok_or_else(|| unreadable("a key has the wrong length"))?,
-                    request: serde_json::from_str(&request).map_err(|e| unreadable(&e.to_string()))?,
-                    stored: stored(&reply, payer, cost)?,
-                })
-            })
-            .collect()
+        match &self.store {
+            Store::Embedded(store) => store.exchanges("item_id = ?1", item_id.to_owned().into()).await,
+            #[cfg(feature = "fleet")]
+            Store::Shared(_) => Ok(Vec::new()),
+        }
     }
 }
 
@@ -238,13 +202,6 @@ impl Drop for Claim {
     fn drop(&mut self) {
         lock(&self.claims).remove(&self.key);
     }
-}
-
-fn stored(reply: &str, payer: String, cost: i64) -> Result<Stored, StateError> {
-    let bad = |e: serde_json::Error| unreadable(&e.to_string());
-    let clips = serde_json::from_str::<Beside>(reply).map_err(bad)?.clips;
-    let reply = serde_json::from_str(reply).map_err(bad)?;
-    Ok(Stored { reply, payer, cost: Nano(unsigned(cost)), clips })
 }
 
 fn unreadable(message: &str) -> StateError {
@@ -297,7 +254,7 @@ mod tests {
         let held = claim(&journal).await;
         let Look::Busy(waiting) = journal.look(request().key()).await.unwrap() else { panic!("two of them ask") };
         let storing = async {
-            let kept = journal.store(&held, &request(), &reply("first"), settled(1)).await.unwrap();
+            let kept = journal.store(&held, &request(), &reply("first"), Some(settled(1))).await.unwrap();
             drop(held);
             kept
         };
@@ -327,7 +284,7 @@ mod tests {
         let held = claim(&journal).await;
         for text in ["first", "second"] {
             let row = ledger.open_call("a", 1, 1, Nano(100)).await.unwrap();
-            let kept = journal.store(&held, &request(), &reply(text), settled(row)).await.unwrap();
+            let kept = journal.store(&held, &request(), &reply(text), Some(settled(row))).await.unwrap();
             assert_eq!(kept.reply.text, "first");
         }
         assert_eq!(ledger.totals().await.unwrap().spent, Nano(18));
@@ -343,11 +300,11 @@ mod tests {
         let row = ledger.open_call("a", 1, 1, Nano(100)).await.unwrap();
         let move_away = "ALTER TABLE replies RENAME TO away";
         state.call(|c| c.execute_batch(move_away)).await.unwrap();
-        assert!(journal.store(&held, &request(), &reply("text"), settled(row)).await.is_err());
+        assert!(journal.store(&held, &request(), &reply("text"), Some(settled(row))).await.is_err());
         assert_eq!(ledger.totals().await.unwrap().spent, Nano(100), "it is still open");
         state.call(|c| c.execute_batch("ALTER TABLE away RENAME TO replies")).await.unwrap();
         assert_eq!(journal.read(request().key()).await.unwrap(), None);
-        journal.store(&held, &request(), &reply("text"), settled(row)).await.unwrap();
+        journal.store(&held, &request(), &reply("text"), Some(settled(row))).await.unwrap();
         assert_eq!(ledger.totals().await.unwrap().spent, Nano(9));
     }
 
@@ -356,7 +313,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::new(Arc::new(State::open(&dir.path().join("state.sqlite")).unwrap()));
         let held = claim(&journal).await;
-        journal.store(&held, &request(), &reply("text"), settled(1)).await.unwrap();
+        journal.store(&held, &request(), &reply("text"), Some(settled(1))).await.unwrap();
         let by_item = journal.exchanges_of("item").await.unwrap();
         assert_eq!(by_item.len(), 1);
         assert_eq!(by_item[0].key, request().key());

@@ -26,7 +26,6 @@ pub mod ledger;
 pub mod margins;
 pub mod pace;
 mod purse;
-mod reservation;
 pub mod window;
 
 use jiff::tz::TimeZone;

@@ -3,6 +3,7 @@
 //! ```text
 //! address    where it is, the password hidden          script   an atomic step, on keys of one hash tag
 //! runs       what runs there are, with their items      jobs    which jobs are started, and which wait
+//! claims     one of many does a thing, the others wait
 //! ```
 //!
 //! The journal's entries, quota with money, and uploads have their own modules beside their embedded kin
@@ -13,6 +14,7 @@
 //! kernel does. Here a command that has no answer in time ends the connection, and the next command makes a new one.
 
 pub mod address;
+pub mod claims;
 pub mod jobs;
 pub mod runs;
 pub mod script;

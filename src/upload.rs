@@ -25,7 +25,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::registry::{Key, Registry};
+use self::registry::{Key, Registry, Rows};
 use crate::media::once::Once;
 use crate::media::{Clip, MediaError, MediaErrorKind};
 use crate::provider::credentials::Credential;
@@ -106,8 +106,23 @@ impl std::fmt::Debug for Uploads {
 impl Uploads {
     /// The uploads that `state` knows of. `bounds`: by the provider's name.
     pub async fn open(state: Arc<State>, client: Client, bounds: BTreeMap<String, Bounds>) -> Result<Self, StateError> {
+        Self::over(Rows::Embedded(state), client, bounds).await
+    }
+
+    /// The uploads of a fleet.
+    #[cfg(feature = "fleet")]
+    pub async fn shared(
+        redis: crate::shared::Redis,
+        claims: crate::shared::claims::Claims,
+        client: Client,
+        bounds: BTreeMap<String, Bounds>,
+    ) -> Result<Self, StateError> {
+        Self::over(Rows::Shared(redis, claims), client, bounds).await
+    }
+
+    async fn over(rows: Rows, client: Client, bounds: BTreeMap<String, Bounds>) -> Result<Self, StateError> {
         Ok(Self(Arc::new(Inner {
-            registry: Registry::open(state).await?,
+            registry: Registry::open(rows).await?,
             client,
             bounds,
             flights: Once::new(),

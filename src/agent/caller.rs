@@ -117,7 +117,11 @@ impl Caller {
                 let missing = || NoReply::Missing(Box::new(canonical.clone()));
                 return stored.map(|stored| Paid { key, stored, attempts: 0 }).ok_or_else(missing);
             };
-            match self.journal.look(key).await {
+            let looked = tokio::select! {
+                () = payer.stop.cancelled() => return Err(NoReply::Halt(Halt::Stopped)),
+                looked = self.journal.look(key) => looked,
+            };
+            match looked {
                 Ok(Look::Hit(stored)) => return Ok(Paid { key, stored: *stored, attempts: 0 }),
                 Ok(Look::Claimed(claim)) => {
                     let request = build();
@@ -223,7 +227,7 @@ impl Caller {
         loop {
             match self.journal.store(claim, canonical, &stored, settlement).await {
                 Ok(kept) => {
-                    reservation.close(tokens, spent, end);
+                    live.gate.close(reservation, tokens, spent, end, payer.stop).await;
                     return Ok(kept);
                 }
                 Err(error) => tracing::warn!(%error, "a reply that was paid for cannot be stored; trying until it can"),

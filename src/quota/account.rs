@@ -83,6 +83,30 @@ impl Account {
         self.tolerance
     }
 
+    /// Why a request can never be sent under these limits.
+    #[cfg(feature = "fleet")]
+    pub(super) fn refuses(&self, tokens: u64) -> Option<String> {
+        self.never(tokens)
+    }
+
+    /// Its limits as numbers, for the same arithmetic in a script: the minute's log and the short one (limit, reach, width,
+    /// buckets; 0: none), the pace of requests (rate, period, slack), log and pace of tokens, requests per day.
+    #[cfg(feature = "fleet")]
+    pub(super) fn parameters(&self) -> [u64; 19] {
+        let mut all = [0; 19];
+        if let Some(requests) = &self.requests {
+            all[..4].copy_from_slice(&requests.minute.parameters());
+            all[4..8].copy_from_slice(&requests.short.as_ref().map_or([0; 4], WindowLog::parameters));
+            all[8..11].copy_from_slice(&requests.pace.parameters());
+        }
+        if let Some(tokens) = &self.tokens {
+            all[11..15].copy_from_slice(&tokens.minute.parameters());
+            all[15..18].copy_from_slice(&tokens.pace.parameters());
+        }
+        all[18] = self.limits.requests_per_day.unwrap_or(0);
+        all
+    }
+
     /// Reserves one request of `tokens` under every limit, or nothing. The appointment is never before `now`, nor before
     /// one handed out earlier.
     pub fn appoint(&mut self, now: u64, tokens: u64) -> Answer {

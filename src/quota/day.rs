@@ -76,6 +76,13 @@ impl DayCount {
     }
 }
 
+/// The midnights that bound the day before `at`, that of `at`, and the day after.
+#[cfg(feature = "fleet")]
+pub(super) fn midnights(zone: &TimeZone, at: u64) -> [u64; 4] {
+    let (start, end) = bounds(zone, at);
+    [last_reset(zone, start.saturating_sub(1)), start, end, next_reset(zone, end)]
+}
+
 /// The first midnight in `zone` after `at`; where clocks skip midnight, the first moment of the new day.
 pub fn next_reset(zone: &TimeZone, at: u64) -> u64 {
     bounds(zone, at).1

@@ -30,7 +30,7 @@ pub struct Wait {
 
 /// What all queues share: the clock, and who waits for what.
 #[derive(Debug)]
-pub(super) struct Hall {
+pub struct Hall {
     pub(super) clock: Clock,
     pub(super) max_wait: Option<Duration>,
     pub(super) waiting: watch::Sender<Option<Wait>>,
@@ -118,7 +118,8 @@ impl Desk {
 }
 
 impl Hall {
-    pub(super) fn new(max_wait: Option<Duration>) -> Self {
+    /// With nobody in it; `max_wait`: the longest wait that the user allows.
+    pub fn new(max_wait: Option<Duration>) -> Self {
         Self { clock: Clock::start(), max_wait, waiting: watch::channel(None).0, held: watch::channel(0).0 }
     }
 
@@ -174,7 +175,7 @@ impl Hall {
         Duration::from_micros(at.saturating_sub(self.clock.now()))
     }
 
-    async fn sleep_until(&self, at: u64, stop: &CancellationToken) -> Result<(), Halt> {
+    pub(super) async fn sleep_until(&self, at: u64, stop: &CancellationToken) -> Result<(), Halt> {
         tokio::select! {
             () = stop.cancelled() => Err(Halt::Stopped),
             () = tokio::time::sleep_until(self.clock.instant(at)) => Ok(()),

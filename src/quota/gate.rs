@@ -1,26 +1,33 @@
-//! The gate every attempt of every call passes: money, then the ledger, then an appointment.
+//! The gate every attempt of every call passes: money, then an appointment under all limits, all or nothing.
 //!
-//! A reservation is all or nothing. Money is reserved at the call's upper bound, so that what is in flight can never
-//! pass the ceiling; the ledger's row is durable before the call leaves; then the account's arithmetic says when to
-//! send ([`super::desk`]). Of several accounts that may make a call the first that is not away for long is taken, so that
-//! one whose day is used up holds nobody back while another is free. When the state cannot be written there is no row and so no call: quota and budget fail closed.
+//! ```text
+//! Gate       what is common: who waits for what, and that nothing starts while a paid reply is not stored
+//! embedded   one machine: purse and accounts in memory, the ledger in its state
+//! shared     a fleet: all of it in one atomic step at Redis
+//! ```
+//!
+//! Money is reserved at the call's upper bound, so that what is in flight can never pass the ceiling. Of several accounts that
+//! may make a call the first that is not away for long is taken, so that one whose day is used up holds nobody back while
+//! another is free. When the store cannot be asked there is no reservation and so no call: quota and budget fail closed.
 
-use std::collections::HashMap;
+mod embedded;
+#[cfg(feature = "fleet")]
+pub mod shared;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::clock::micros;
-pub use super::desk::Wait;
-use super::desk::{Desk, Hall, NoAppointment};
-use super::ledger::{End, Ledger, Totals};
-use super::purse::{Purse, Sent};
-pub use super::reservation::{NoReservation, Reservation};
-use super::{Account, Limits};
+use embedded::Embedded;
+
+use super::Limits;
+pub use super::desk::{Hall, Wait};
+use super::ledger::{End, Ledger, Settlement, Totals};
 use crate::fault::Halt;
 use crate::price::Nano;
+use crate::state::StateError;
 
 /// Between attempts to write a state that fails.
 const STATE_RETRY: Duration = Duration::from_secs(1);
@@ -39,31 +46,77 @@ pub struct AccountSpec {
 /// The gate of one run.
 #[derive(Debug)]
 pub struct Gate {
-    ledger: Ledger,
-    hall: Hall,
-    accounts: tokio::sync::Mutex<HashMap<String, Arc<Desk>>>,
-    purse: Arc<Purse>,
+    hall: Arc<Hall>,
+    books: Books,
+}
+
+#[derive(Debug)]
+enum Books {
+    Embedded(Embedded),
+    #[cfg(feature = "fleet")]
+    Shared(shared::Shared),
+}
+
+/// The right to make one attempt. To be settled; dropped, it counts at its worst case.
+#[derive(Debug)]
+pub struct Reservation(Taken);
+
+#[derive(Debug)]
+enum Taken {
+    Embedded(embedded::Taken),
+    #[cfg(feature = "fleet")]
+    Shared(shared::Taken),
+}
+
+/// Why there is no reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoReservation {
+    /// The run ends.
+    Halt(Halt),
+    /// The request is larger than the limit itself: the item fails.
+    Never(String),
+    /// All accounts are away for longer than the caller would wait.
+    Away,
+}
+
+impl From<Halt> for NoReservation {
+    fn from(halt: Halt) -> Self {
+        Self::Halt(halt)
+    }
+}
+
+impl Reservation {
+    /// What the journal writes of its end together with its reply, where both are in one store.
+    pub fn settlement(&self, tokens: u64, cost: Nano, end: End) -> Option<Settlement> {
+        match &self.0 {
+            Taken::Embedded(taken) => Some(taken.settlement(tokens, cost, end)),
+            #[cfg(feature = "fleet")]
+            Taken::Shared(_) => None,
+        }
+    }
 }
 
 impl Gate {
     /// A gate over a ledger; `ceiling` is the run's total over all its restarts.
-    pub async fn open(
-        ledger: Ledger,
-        ceiling: Option<Nano>,
-        max_wait: Option<Duration>,
-    ) -> Result<Self, crate::state::StateError> {
-        let totals = ledger.totals().await?;
-        Ok(Self {
-            ledger,
-            hall: Hall::new(max_wait),
-            accounts: tokio::sync::Mutex::default(),
-            purse: Arc::new(Purse::new(ceiling, totals)),
-        })
+    pub async fn open(ledger: Ledger, ceiling: Option<Nano>, max_wait: Option<Duration>) -> Result<Self, StateError> {
+        let hall = Arc::new(Hall::new(max_wait));
+        let books = Books::Embedded(Embedded::open(ledger, ceiling, Arc::clone(&hall)).await?);
+        Ok(Self { hall, books })
     }
 
-    /// What the run has cost, calls in flight left out.
+    /// A fleet's gate for one run. All gates of a process share a hall.
+    #[cfg(feature = "fleet")]
+    pub fn shared(books: shared::Shared, hall: Arc<Hall>) -> Self {
+        Self { hall, books: Books::Shared(books) }
+    }
+
+    /// What the run has cost, calls in flight left out; what this process has seen of it, in a fleet.
     pub fn totals(&self) -> Totals {
-        self.purse.totals()
+        match &self.books {
+            Books::Embedded(books) => books.totals(),
+            #[cfg(feature = "fleet")]
+            Books::Shared(books) => books.totals(),
+        }
     }
 
     /// The longest wait under way, for those who show it.
@@ -75,7 +128,7 @@ impl Gate {
     /// `accounts` may make it: the first one that is not away for long; only when all are, it waits for the earliest.
     /// Returns which one with its reservation.
     ///
-    /// Cancel safety: dropped before it returns, a row may stay open and count at its worst case until the next start.
+    /// Cancel safety: dropped before it returns, it may count at its worst case.
     pub async fn reserve(
         &self,
         accounts: &[&AccountSpec],
@@ -96,60 +149,51 @@ impl Gate {
         longest: Duration,
         stop: &CancellationToken,
     ) -> Result<(usize, Reservation), NoReservation> {
-        loop {
-            self.hall.none_held(stop).await?;
-            let (chosen, desk) = self.choose(accounts, longest, stop).await?;
-            let slot = match &desk.slots {
-                None => None,
-                Some(slots) => tokio::select! {
-                    () = stop.cancelled() => return Err(NoReservation::Halt(Halt::Stopped)),
-                    slot = Arc::clone(slots).acquire_owned() => slot.ok(),
-                },
-            };
-            let hold = self.purse.hold(bound, stop).await?;
-            let id = match self.open_row(&accounts[chosen].name, tokens, bound, stop).await {
-                Ok(id) => id,
-                Err(halt) => {
-                    hold.release(Sent::No, Nano::ZERO, End::Settled);
-                    return Err(NoReservation::Halt(halt));
-                }
-            };
-            let refusal = match desk.appoint(&self.hall, tokens, stop).await {
-                Ok(appointment) => return Ok((chosen, Reservation { id, appointment, desk, hold, slot })),
-                Err(refusal) => refusal,
-            };
-            hold.release(Sent::No, Nano::ZERO, End::Settled);
-            drop(slot);
-            self.drop_row(id, stop).await;
-            match refusal {
-                NoAppointment::Never(why) => return Err(NoReservation::Never(why)),
-                NoAppointment::Halt(halt) => return Err(NoReservation::Halt(halt)),
-                NoAppointment::Away => {}
+        Ok(match &self.books {
+            Books::Embedded(books) => {
+                let (chosen, taken) = books.reserve(accounts, tokens, bound, longest, stop).await?;
+                (chosen, Reservation(Taken::Embedded(taken)))
             }
-        }
+            #[cfg(feature = "fleet")]
+            Books::Shared(books) => {
+                let (chosen, taken) = books.reserve(&self.hall, accounts, tokens, bound, longest, stop).await?;
+                (chosen, Reservation(Taken::Shared(taken)))
+            }
+        })
     }
 
     /// The end of an attempt that brought no reply. `cost` counts as `unconfirmed` where `end` says so. Returns when it is
     /// written, or the run stops.
     pub async fn settle(&self, reservation: Reservation, tokens: u64, cost: Nano, end: End, stop: &CancellationToken) {
-        let settlement = reservation.settlement(tokens, cost, end);
-        reservation.close(tokens, cost, end);
-        while let Err(error) = self.ledger.settle(settlement).await {
-            if state_pause(&error, stop).await.is_err() {
-                // The row stays open, which counts as its worst case: the ceiling holds.
-                tracing::warn!(%error, "a call could not be settled and counts at its worst case");
-                return;
-            }
+        match (&self.books, reservation.0) {
+            (Books::Embedded(books), Taken::Embedded(taken)) => books.settle(taken, tokens, cost, end, stop).await,
+            #[cfg(feature = "fleet")]
+            (Books::Shared(books), Taken::Shared(taken)) => books.settle(taken, tokens, cost, end, stop).await,
+            #[cfg(feature = "fleet")]
+            (_, reservation) => drop(reservation),
         }
+    }
+
+    /// The end of an attempt whose reply is stored, with what [`Reservation::settlement`] gave.
+    pub async fn close(&self, reservation: Reservation, tokens: u64, cost: Nano, end: End, stop: &CancellationToken) {
+        match reservation.0 {
+            Taken::Embedded(taken) => taken.close(tokens, cost, end),
+            #[cfg(feature = "fleet")]
+            shared => self.settle(Reservation(shared), tokens, cost, end, stop).await,
+        }
+        #[cfg(not(feature = "fleet"))]
+        let _ = stop;
     }
 
     /// Gives back a reservation with which nothing was sent. Returns when it is written, or the run stops.
     pub async fn give_back(&self, reservation: Reservation, stop: &CancellationToken) {
-        let Reservation { id, appointment, desk, hold, slot } = reservation;
-        lock(&desk.account).give_back(&appointment);
-        hold.release(Sent::No, Nano::ZERO, End::Settled);
-        drop(slot);
-        self.drop_row(id, stop).await;
+        match (&self.books, reservation.0) {
+            (Books::Embedded(books), Taken::Embedded(taken)) => books.give_back(taken, stop).await,
+            #[cfg(feature = "fleet")]
+            (Books::Shared(books), Taken::Shared(taken)) => books.give_back(taken, stop).await,
+            #[cfg(feature = "fleet")]
+            (_, reservation) => drop(reservation),
+        }
     }
 
     /// Keeps new calls from starting while a paid reply is not stored; ends when dropped.
@@ -160,105 +204,34 @@ impl Gate {
 
     /// The provider asks this account to wait.
     pub async fn pause(&self, spec: &AccountSpec, pause: Duration) {
-        if let Some(desk) = self.accounts.lock().await.get(&spec.name) {
-            let until = self.hall.clock.now().saturating_add(micros(pause));
-            lock(&desk.account).pause_until(until);
+        match &self.books {
+            Books::Embedded(books) => books.pause(spec, pause).await,
+            #[cfg(feature = "fleet")]
+            Books::Shared(books) => books.pause(spec, pause).await,
+        }
+    }
+
+    /// The provider says that the day's requests are used up.
+    pub async fn park(&self, spec: &AccountSpec, hint: Option<Duration>) {
+        match &self.books {
+            Books::Embedded(books) => books.park(spec, hint).await,
+            #[cfg(feature = "fleet")]
+            Books::Shared(books) => books.park(spec, hint).await,
         }
     }
 
     /// How long an account is away from now on, as far as is known; zero when it takes calls, or a queue for them.
     pub async fn absence(&self, spec: &AccountSpec, stop: &CancellationToken) -> Result<Duration, Halt> {
-        let desk = self.desk(spec, stop).await?;
-        let away = lock(&desk.account).away(self.hall.clock.now());
-        Ok(away.map_or(Duration::ZERO, |(at, _)| self.hall.until(at)))
+        match &self.books {
+            Books::Embedded(books) => books.absence(spec, stop).await,
+            #[cfg(feature = "fleet")]
+            Books::Shared(books) => books.absence(spec, stop).await,
+        }
     }
 
     /// The longest wait that the user allows; none: any.
     pub fn max_wait(&self) -> Option<Duration> {
         self.hall.max_wait
-    }
-
-    /// The provider says that the day's requests are used up.
-    pub async fn park(&self, spec: &AccountSpec, hint: Option<Duration>) {
-        if let Some(desk) = self.accounts.lock().await.get(&spec.name) {
-            let now = self.hall.clock.now();
-            let mut account = lock(&desk.account);
-            match hint {
-                // The provider knows its own day best.
-                Some(hint) => account.pause_until(now.saturating_add(micros(hint))),
-                None => {
-                    account.park_until_day_reset(now);
-                }
-            }
-        }
-    }
-
-    /// The first account that is not away; when all are, waits until the earliest is back, if that is within `longest`.
-    async fn choose(
-        &self,
-        accounts: &[&AccountSpec],
-        longest: Duration,
-        stop: &CancellationToken,
-    ) -> Result<(usize, Arc<Desk>), NoReservation> {
-        loop {
-            let mut earliest = None;
-            for (index, spec) in accounts.iter().enumerate() {
-                let desk = self.desk(spec, stop).await?;
-                let away = lock(&desk.account).away(self.hall.clock.now());
-                match away {
-                    None => return Ok((index, desk)),
-                    Some(away) if earliest.is_none_or(|(at, _)| away.0 < at) => earliest = Some(away),
-                    Some(_) => {}
-                }
-            }
-            let Some((at, why)) = earliest else {
-                return Err(Halt::Setup("a call has no account to be made with".to_owned()).into());
-            };
-            if self.hall.until(at) > longest {
-                return Err(NoReservation::Away);
-            }
-            self.hall.wait(at, why, stop).await?;
-        }
-    }
-
-    async fn desk(&self, spec: &AccountSpec, stop: &CancellationToken) -> Result<Arc<Desk>, Halt> {
-        let mut accounts = self.accounts.lock().await;
-        if let Some(desk) = accounts.get(&spec.name) {
-            return Ok(Arc::clone(desk));
-        }
-        let mut account = Account::new(spec.limits.clone());
-        let now = self.hall.clock.now();
-        let midnight = super::day::last_reset(&spec.limits.day_resets, now);
-        let since = now.saturating_sub(account.reach());
-        let (entries, today) = loop {
-            match self.ledger.history(&spec.name, since, midnight).await {
-                Ok(history) => break history,
-                Err(error) => state_pause(&error, stop).await?,
-            }
-        };
-        // A row of the future would hold the account until then.
-        account.restore(entries.into_iter().map(|(at, tokens)| (at.min(now), tokens)), today, now);
-        let desk = Arc::new(Desk::new(account, spec.concurrency));
-        accounts.insert(spec.name.clone(), Arc::clone(&desk));
-        Ok(desk)
-    }
-
-    async fn open_row(&self, name: &str, tokens: u64, bound: Nano, stop: &CancellationToken) -> Result<i64, Halt> {
-        loop {
-            match self.ledger.open_call(name, self.hall.clock.now(), tokens, bound).await {
-                Ok(id) => return Ok(id),
-                Err(error) => state_pause(&error, stop).await?,
-            }
-        }
-    }
-
-    async fn drop_row(&self, id: i64, stop: &CancellationToken) {
-        while let Err(error) = self.ledger.drop_call(id).await {
-            if state_pause(&error, stop).await.is_err() {
-                tracing::warn!(%error, "a call that was not sent could not be taken back and counts at its worst case");
-                return;
-            }
-        }
     }
 }
 
@@ -272,7 +245,7 @@ impl Drop for Holding<'_> {
     }
 }
 
-async fn state_pause(error: &crate::state::StateError, stop: &CancellationToken) -> Result<(), Halt> {
+async fn state_pause(error: &StateError, stop: &CancellationToken) -> Result<(), Halt> {
     tracing::warn!(%error, "the state cannot be used; no call is made until it can");
     tokio::select! {
         () = stop.cancelled() => Err(Halt::Stopped),
@@ -283,394 +256,4 @@ async fn state_pause(error: &crate::state::StateError, stop: &CancellationToken)
 /// A panic elsewhere does not make the arithmetic wrong: no lock is held across one.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt as _;
-    use tokio::time::Instant;
-
-    use super::*;
-    use crate::quota::clock::now;
-    use crate::state::State;
-
-    const BOUND: Nano = Nano(40);
-
-    struct Bench {
-        dir: tempfile::TempDir,
-        gate: Gate,
-        state: Arc<State>,
-        stop: CancellationToken,
-    }
-
-    impl Bench {
-        async fn new(ceiling: Option<u64>, max_wait: Option<Duration>) -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            Self::over(dir, ceiling, max_wait).await
-        }
-
-        async fn over(dir: tempfile::TempDir, ceiling: Option<u64>, max_wait: Option<Duration>) -> Self {
-            let state = Arc::new(State::open(&dir.path().join("state.sqlite")).unwrap());
-            let ledger = Ledger::open(Arc::clone(&state), "r", now()).await.unwrap();
-            let gate = Gate::open(ledger, ceiling.map(Nano), max_wait).await.unwrap();
-            Self { dir, gate, state, stop: CancellationToken::new() }
-        }
-
-        /// The next process, after the end of this one whatever it had under way.
-        async fn again(self, ceiling: Option<u64>, max_wait: Option<Duration>) -> Self {
-            let Self { dir, gate, state, .. } = self;
-            drop((gate, state));
-            Self::over(dir, ceiling, max_wait).await
-        }
-
-        async fn reserve(&self, spec: &AccountSpec) -> Result<Reservation, NoReservation> {
-            self.gate.reserve(&[spec], 10, BOUND, &self.stop).await.map(|(_, reservation)| reservation)
-        }
-
-        /// What is open or settled in the ledger.
-        async fn rows(&self) -> i64 {
-            self.state.read(|c| c.query_row("SELECT count(*) FROM calls", [], |r| r.get(0))).await.unwrap()
-        }
-    }
-
-    fn spec(name: &str) -> AccountSpec {
-        let limits = Limits {
-            requests_per_minute: None,
-            tokens_per_minute: None,
-            requests_per_day: None,
-            day_resets: jiff::tz::TimeZone::UTC,
-            spread_seconds: 0.0,
-        };
-        AccountSpec { name: name.to_owned(), limits, concurrency: None }
-    }
-
-    /// Whether it waits, after a while in which everything that can go on has gone on.
-    async fn waits<F: Future + Unpin>(future: &mut F) -> bool {
-        tokio::time::timeout(Duration::from_millis(300), future).await.is_err()
-    }
-
-    #[tokio::test]
-    async fn calls_in_flight_never_reserve_more_than_the_ceiling() {
-        let bench = Bench::new(Some(100), None).await;
-        let account = spec("a");
-        let first = bench.reserve(&account).await.unwrap();
-        let second = bench.reserve(&account).await.unwrap();
-        let mut third = Box::pin(bench.reserve(&account));
-        assert!(waits(&mut third).await, "120 of 100 would be reserved");
-        bench.gate.settle(first, 10, Nano(30), End::Settled, &bench.stop).await;
-        assert!(waits(&mut third).await, "30 + 40 + 40 is above 100");
-        bench.gate.settle(second, 10, Nano(30), End::Settled, &bench.stop).await;
-        let third = third.await.unwrap();
-        bench.gate.settle(third, 10, Nano(25), End::Settled, &bench.stop).await;
-        assert_eq!(bench.gate.totals().spent, Nano(85));
-    }
-
-    #[tokio::test]
-    async fn with_nothing_in_flight_a_call_that_does_not_fit_ends_the_run() {
-        let bench = Bench::new(Some(39), None).await;
-        let Err(NoReservation::Halt(Halt::Budget(message))) = bench.reserve(&spec("a")).await else { panic!() };
-        assert!(message.contains("raise --budget-usd"), "{message}");
-        assert_eq!(bench.rows().await, 0);
-    }
-
-    #[tokio::test]
-    async fn a_ceiling_holds_over_restarts_and_what_was_not_seen_counts_in_full() {
-        let bench = Bench::new(Some(100), None).await;
-        let account = spec("a");
-        drop((bench.reserve(&account).await.unwrap(), bench.reserve(&account).await.unwrap()));
-        let unseen = bench.gate.totals();
-        assert_eq!((unseen.spent, unseen.unconfirmed), (Nano(80), Nano(80)));
-        let bench = bench.again(Some(100), None).await;
-        assert_eq!(bench.gate.totals(), Totals { calls: 2, ..unseen });
-        assert!(matches!(bench.reserve(&account).await, Err(NoReservation::Halt(Halt::Budget(_)))));
-    }
-
-    #[tokio::test]
-    async fn a_pause_holds_its_account_back_and_no_other() {
-        let bench = Bench::new(None, None).await;
-        let (paused, other) = (spec("a"), spec("b"));
-        drop(bench.reserve(&paused).await.unwrap());
-        let began = Instant::now();
-        bench.gate.pause(&paused, Duration::from_millis(700)).await;
-        drop(bench.reserve(&other).await.unwrap());
-        let meanwhile = began.elapsed();
-        drop(bench.reserve(&paused).await.unwrap());
-        assert!(meanwhile < Duration::from_millis(700), "{meanwhile:?}");
-        assert!(began.elapsed() >= Duration::from_millis(700));
-    }
-
-    #[tokio::test]
-    async fn a_pause_longer_than_the_user_waits_ends_the_run_and_says_until_when() {
-        let bench = Bench::new(None, Some(Duration::from_mins(1))).await;
-        let account = spec("a");
-        drop(bench.reserve(&account).await.unwrap());
-        bench.gate.pause(&account, Duration::from_hours(1)).await;
-        let Err(NoReservation::Halt(Halt::Wait(message))) = bench.reserve(&account).await else { panic!() };
-        let hour = (jiff::Timestamp::now() + Duration::from_secs(3500)).to_string();
-        assert!(message.contains(&format!("until {}", &hour[..11])), "{message}");
-        assert_eq!(bench.rows().await, 1, "only the call that was sent");
-    }
-
-    #[tokio::test]
-    async fn a_days_requests_are_counted_over_restarts() {
-        let mut account = spec("a");
-        account.limits.requests_per_day = Some(2);
-        let patience = Some(Duration::from_secs(1));
-        let bench = Bench::new(None, patience).await;
-        let first = bench.reserve(&account).await.unwrap();
-        bench.gate.settle(first, 10, Nano(1), End::Settled, &bench.stop).await;
-        let bench = bench.again(None, patience).await;
-        drop(bench.reserve(&account).await.unwrap());
-        let bench = bench.again(None, patience).await;
-        let Err(NoReservation::Halt(Halt::Wait(message))) = bench.reserve(&account).await else { panic!() };
-        assert!(message.starts_with("the day's quota is used up until "), "{message}");
-    }
-
-    #[tokio::test]
-    async fn a_long_wait_is_told() {
-        let mut account = spec("a");
-        account.limits.requests_per_day = Some(1);
-        let bench = Bench::new(None, None).await;
-        drop(bench.reserve(&account).await.unwrap());
-        let mut told = bench.gate.waiting();
-        let mut second = Box::pin(bench.reserve(&account));
-        assert!(waits(&mut second).await);
-        let wait = told.borrow_and_update().clone().unwrap();
-        assert_eq!(wait.why, "the day's quota is used up");
-        assert_eq!(bench.rows().await, 1, "who is sent away holds nothing");
-        bench.stop.cancel();
-        assert_eq!(second.await.unwrap_err(), NoReservation::Halt(Halt::Stopped));
-    }
-
-    #[tokio::test]
-    async fn an_account_that_is_away_is_passed_over_while_another_is_free() {
-        let bench = Bench::new(None, Some(Duration::from_mins(1))).await;
-        let (parked, paused, free) = (spec("parked"), spec("paused"), spec("free"));
-        for account in [&parked, &paused] {
-            drop(bench.reserve(account).await.unwrap());
-        }
-        bench.gate.park(&parked, None).await;
-        bench.gate.pause(&paused, Duration::from_secs(2)).await;
-        let (chosen, _sent) = bench.gate.reserve(&[&parked, &paused, &free], 10, BOUND, &bench.stop).await.unwrap();
-        assert_eq!(chosen, 2);
-        let began = Instant::now();
-        let (chosen, _sent) = bench.gate.reserve(&[&parked, &paused], 10, BOUND, &bench.stop).await.unwrap();
-        assert_eq!(chosen, 1, "the one that is back first");
-        assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
-    }
-
-    #[tokio::test]
-    async fn a_caller_that_can_do_something_else_is_told_when_all_are_away_for_longer_than_it_waits() {
-        let bench = Bench::new(None, None).await;
-        let mut account = spec("a");
-        account.concurrency = Some(1);
-        let within = |seconds| {
-            let longest = Duration::from_secs(seconds);
-            let bench = &bench;
-            let account = &account;
-            async move { bench.gate.reserve_within(&[account], 10, BOUND, longest, &bench.stop).await }
-        };
-        let (_, sent) = within(30).await.unwrap();
-        // This one waits for a place when the account turns out to be away.
-        let mut waiting = Box::pin(within(30));
-        assert!(waits(&mut waiting).await);
-        bench.gate.pause(&account, Duration::from_mins(1)).await;
-        bench.gate.settle(sent, 10, Nano(1), End::Settled, &bench.stop).await;
-        assert_eq!(waiting.await.unwrap_err(), NoReservation::Away);
-        assert_eq!(within(30).await.unwrap_err(), NoReservation::Away);
-        assert!(waits(&mut Box::pin(within(90))).await);
-        let absence = bench.gate.absence(&account, &bench.stop).await.unwrap();
-        assert!((Duration::from_secs(50)..=Duration::from_mins(1)).contains(&absence), "{absence:?}");
-        assert_eq!(bench.gate.absence(&spec("b"), &bench.stop).await, Ok(Duration::ZERO));
-        assert_eq!(bench.rows().await, 1, "who is sent away holds nothing");
-    }
-
-    #[tokio::test]
-    async fn what_is_given_back_is_as_if_it_had_never_been() {
-        let mut account = spec("a");
-        (account.concurrency, account.limits.requests_per_day) = (Some(1), Some(1));
-        let bench = Bench::new(Some(40), None).await;
-        for _ in 0..3 {
-            let reservation = bench.reserve(&account).await.unwrap();
-            bench.gate.give_back(reservation, &bench.stop).await;
-            assert_eq!((bench.gate.totals(), bench.rows().await), (Totals::default(), 0));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_call_in_line_moves_to_another_account_when_its_own_is_parked() {
-        let (mut first, second) = (spec("a"), spec("b"));
-        first.limits.requests_per_minute = Some(60);
-        let bench = Bench::new(None, Some(Duration::from_mins(1))).await;
-        let mut sent = Vec::new();
-        for _ in 0..6 {
-            sent.push(bench.reserve(&first).await.unwrap());
-        }
-        // The burst is used up: the next one is in line for a second.
-        let both = [&first, &second];
-        let mut next = Box::pin(bench.gate.reserve(&both, 10, BOUND, &bench.stop));
-        assert!(waits(&mut next).await);
-        bench.gate.park(&first, None).await;
-        assert_eq!(next.await.unwrap().0, 1);
-        assert_eq!(bench.rows().await, 7, "it left nothing behind");
-    }
-
-    #[tokio::test]
-    async fn a_row_of_the_future_does_not_hold_the_next_run() {
-        let mut account = spec("a");
-        account.limits.requests_per_minute = Some(600);
-        let bench = Bench::new(None, None).await;
-        let first = bench.reserve(&account).await.unwrap();
-        bench.gate.settle(first, 10, Nano(1), End::Settled, &bench.stop).await;
-        let bench = bench.again(None, None).await;
-        bench.state.call(|c| c.execute("UPDATE calls SET sent_at = sent_at + 3600000000", [])).await.unwrap();
-        let mut next = Box::pin(bench.reserve(&account));
-        assert!(!waits(&mut next).await);
-    }
-
-    #[tokio::test]
-    async fn a_long_wait_for_a_debt_is_told_and_ends_the_run_when_it_is_too_long() {
-        let mut account = spec("a");
-        account.limits.tokens_per_minute = Some(1_000);
-        let bench = Bench::new(None, Some(Duration::from_mins(2))).await;
-        let mut sent = Vec::new();
-        for _ in 0..5 {
-            sent.push(bench.reserve(&account).await.unwrap());
-        }
-        for reservation in sent {
-            bench.gate.settle(reservation, 1_000_000, Nano(1), End::Settled, &bench.stop).await;
-        }
-        let Err(NoReservation::Halt(Halt::Wait(message))) = bench.reserve(&account).await else { panic!() };
-        assert!(message.starts_with("the account's limits are used up until "), "{message}");
-    }
-
-    #[tokio::test]
-    async fn a_stop_while_the_state_fails_books_nothing() {
-        let bench = Bench::new(None, None).await;
-        let account = spec("a");
-        // Its history is read while it can be: it is the row that fails.
-        let first = bench.reserve(&account).await.unwrap();
-        bench.gate.settle(first, 10, Nano(7), End::Settled, &bench.stop).await;
-        let before = bench.gate.totals();
-        bench.state.call(|c| c.execute_batch("ALTER TABLE calls RENAME TO away")).await.unwrap();
-        let mut call = Box::pin(bench.reserve(&account));
-        assert!(waits(&mut call).await);
-        bench.stop.cancel();
-        assert_eq!(call.await.unwrap_err(), NoReservation::Halt(Halt::Stopped));
-        assert_eq!(bench.gate.totals(), before);
-    }
-
-    #[tokio::test]
-    async fn an_end_is_written_as_soon_as_the_state_works() {
-        let bench = Bench::new(None, None).await;
-        let first = bench.reserve(&spec("a")).await.unwrap();
-        bench.state.call(|c| c.execute_batch("ALTER TABLE calls RENAME TO away")).await.unwrap();
-        let mut settled = Box::pin(bench.gate.settle(first, 10, Nano(1), End::Settled, &bench.stop));
-        assert!(waits(&mut settled).await);
-        bench.state.call(|c| c.execute_batch("ALTER TABLE away RENAME TO calls")).await.unwrap();
-        settled.await;
-        let cost =
-            bench.state.read(|c| c.query_row("SELECT cost FROM calls WHERE state = 1", [], |r| r.get::<_, i64>(0)));
-        assert_eq!(cost.await.unwrap(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_call_larger_than_its_limit_is_refused_and_holds_nothing() {
-        let mut account = spec("a");
-        account.limits.tokens_per_minute = Some(9);
-        let bench = Bench::new(Some(40), None).await;
-        let Err(NoReservation::Never(why)) = bench.reserve(&account).await else { panic!() };
-        assert!(why.contains("larger than the account's 9 tokens per minute"), "{why}");
-        assert_eq!(bench.rows().await, 0);
-        bench.reserve(&spec("b")).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_slot_is_held_until_its_call_is_settled() {
-        let mut account = spec("a");
-        account.concurrency = Some(1);
-        let bench = Bench::new(None, None).await;
-        let first = bench.reserve(&account).await.unwrap();
-        let mut second = Box::pin(bench.reserve(&account));
-        assert!(waits(&mut second).await);
-        bench.gate.settle(first, 10, Nano(1), End::Settled, &bench.stop).await;
-        second.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn no_call_starts_while_a_paid_reply_is_not_stored() {
-        let bench = Bench::new(None, None).await;
-        let holding = bench.gate.holding();
-        let other = bench.gate.holding();
-        let account = spec("a");
-        let mut call = Box::pin(bench.reserve(&account));
-        assert!(waits(&mut call).await);
-        drop(holding);
-        assert!(waits(&mut call).await, "one is enough");
-        drop(other);
-        call.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_call_in_line_does_not_leave_while_a_paid_reply_is_not_stored() {
-        let mut account = spec("a");
-        account.limits.requests_per_minute = Some(600);
-        let bench = Bench::new(None, None).await;
-        let mut sent = Vec::new();
-        for _ in 0..6 {
-            sent.push(bench.reserve(&account).await.unwrap());
-        }
-        // The burst is used up: the next one gets an appointment 0.1 s ahead.
-        let mut next = Box::pin(bench.reserve(&account));
-        assert!((&mut next).now_or_never().is_none());
-        let holding = bench.gate.holding();
-        assert!(waits(&mut next).await);
-        drop(holding);
-        next.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn without_a_row_there_is_no_call_and_it_goes_on_when_there_can_be_one() {
-        let bench = Bench::new(None, None).await;
-        bench.state.call(|c| c.execute_batch("ALTER TABLE calls RENAME TO away")).await.unwrap();
-        let account = spec("a");
-        let mut call = Box::pin(bench.reserve(&account));
-        assert!(waits(&mut call).await);
-        bench.state.call(|c| c.execute_batch("ALTER TABLE away RENAME TO calls")).await.unwrap();
-        call.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn calls_in_line_at_a_kill_are_taken_as_sent_when_the_next_process_starts() {
-        let mut account = spec("a");
-        account.limits.requests_per_minute = Some(3);
-        let bench = Bench::new(None, None).await;
-        for _ in 0..3 {
-            std::mem::forget(bench.reserve(&account).await.unwrap());
-        }
-        // As if they had been in line for an hour and were sent just before the kill.
-        bench.state.call(|c| c.execute("UPDATE calls SET sent_at = sent_at - 3600000000", [])).await.unwrap();
-        let bench = bench.again(None, None).await;
-        let mut next = Box::pin(bench.reserve(&account));
-        assert!(waits(&mut next).await, "the minute is full");
-    }
-
-    #[tokio::test]
-    async fn a_stop_ends_every_wait() {
-        let bench = Bench::new(Some(120), None).await;
-        let (mut slot, mut paused) = (spec("slot"), spec("paused"));
-        slot.concurrency = Some(1);
-        paused.limits.requests_per_minute = Some(1);
-        let held = (bench.reserve(&slot).await.unwrap(), bench.reserve(&paused).await.unwrap());
-        let (purse, open) = (spec("purse"), bench.stop.clone());
-        let waiting = async { tokio::join!(bench.reserve(&slot), bench.reserve(&paused), bench.reserve(&purse)) };
-        let mut waiting = Box::pin(waiting);
-        assert!(waits(&mut waiting).await);
-        open.cancel();
-        let (a, b, c) = waiting.await;
-        for end in [a, b, c] {
-            assert_eq!(end.unwrap_err(), NoReservation::Halt(Halt::Stopped));
-        }
-        drop(held);
-    }
 }

@@ -36,6 +36,12 @@ impl Pace {
         Self { rate: per_minute.max(1), period: MINUTE / 6 * 5, slack: MINUTE / 120, paid: 0 }
     }
 
+    /// Rate, period and slack: what a pace elsewhere needs to do the same.
+    #[cfg(feature = "fleet")]
+    pub(super) fn parameters(&self) -> [u64; 3] {
+        [self.rate, self.period, self.slack]
+    }
+
     /// The earliest time from `from` on that keeps the pace.
     pub fn earliest(&self, from: u64) -> u64 {
         from.max(self.paid.saturating_sub(self.slack))

@@ -31,6 +31,12 @@ impl WindowLog {
         Self { limit, reach, width, counts: vec![0; buckets].into(), head: 0, total: 0 }
     }
 
+    /// Limit, reach, width and number of the buckets: what a log elsewhere needs to do the same.
+    #[cfg(feature = "fleet")]
+    pub(super) fn parameters(&self) -> [u64; 4] {
+        [self.limit, self.reach, self.width, self.counts.len() as u64]
+    }
+
     /// What it allows in its reach.
     pub fn limit(&self) -> u64 {
         self.limit

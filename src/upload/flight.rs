@@ -44,6 +44,8 @@ impl Inner {
             ))));
         }
         let files = Files::new(&self.client, &place.endpoint, &place.credential);
+        let alone = self.registry.alone(key).await;
+        let _alone = alone.map_err(|error| NotUploaded::Call(unavailable(&format!("the state: {error}"), None)))?;
         for _ in 0..2 {
             match self.attempt(key, place, &files, clip, stop).await {
                 Ok(()) => return Ok(()),

@@ -1,20 +1,24 @@
 //! What was uploaded, for whom, and who needs it.
 //!
-//! The table is small (a project keeps 20 GB) and one process holds the state, so all of it is in memory as well; every
-//! change is written before it counts. Who needs a file is known in memory alone: a call that is under way (`uses`), or a
+//! The table is small (a project keeps 20 GB), so all of it is in memory as well; every change is written before it counts. In
+//! a fleet the memory is a copy, brought up to date before anything is uploaded. Who needs a file is known in memory alone: a call that is under way (`uses`), or a
 //! job that has handed it over before and still holds its clip.
 
 mod leaving;
+mod rows;
 mod table;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub(super) use self::leaving::{Leaving, Room};
+pub(super) use self::rows::Rows;
 use crate::media::Clip;
 use crate::provider::gemini::files::{FileState, RemoteFile};
-use crate::state::{State, StateError};
+use crate::state::StateError;
 
 /// A handle is not used so shortly before its end, or in the last tenth of its life if that is shorter: the call that
 /// holds it may take as long.
@@ -36,7 +40,7 @@ pub(super) struct Key {
 }
 
 /// How far an upload is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Phase {
     /// Begun; its end was not seen.
     Uploading,
@@ -47,7 +51,7 @@ pub(super) enum Phase {
 }
 
 /// One file.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Row {
     /// The name we chose, by which it is found in the provider's list.
     pub(super) display_name: String,
@@ -64,7 +68,7 @@ pub(super) struct Row {
 }
 
 pub(super) struct Registry {
-    state: Arc<State>,
+    rows: Rows,
     books: Mutex<Books>,
 }
 
@@ -129,12 +133,21 @@ impl Row {
 }
 
 impl Registry {
-    pub(super) async fn open(state: Arc<State>) -> Result<Self, StateError> {
-        let sql = "DELETE FROM uploads WHERE coalesce(expires_at, since + ?1) <= ?2";
-        state.call(move |c| c.execute(sql, (KEPT_SECONDS, now()))).await?;
-        let rows = state.read(table::read).await?;
-        let books = Mutex::new(Books { rows, ..Books::default() });
-        Ok(Self { state, books })
+    pub(super) async fn open(rows: Rows) -> Result<Self, StateError> {
+        let books = Mutex::new(Books { rows: rows.all().await?, ..Books::default() });
+        Ok(Self { rows, books })
+    }
+
+    /// Waits until no other process brings this clip there, and learns what they brought. Dropped, what it gives lets others.
+    pub(super) async fn alone(&self, key: &Key) -> Result<impl Sized + use<>, StateError> {
+        let alone = self.rows.alone(key).await?;
+        let Some(fresh) = self.rows.of_credential(key).await? else { return Ok(alone) };
+        let mut books = self.books();
+        books.rows.retain(|known, row| !known.is_of(key) || (known != key && row.phase == Phase::Uploading));
+        for (known, row) in fresh {
+            books.rows.insert(known, row);
+        }
+        Ok(alone)
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Row> {
@@ -151,7 +164,7 @@ impl Registry {
         if stale {
             let row = row.clone();
             drop(books);
-            self.write_later(key, row);
+            self.rows.write_later(key, row);
         }
         uri
     }
@@ -159,8 +172,7 @@ impl Registry {
     /// Writes a row; it counts at once, and has failed if this has.
     pub(super) async fn put(&self, key: &Key, row: &Row) -> Result<(), StateError> {
         self.books().rows.insert(key.clone(), row.clone());
-        let (key, row) = (key.clone(), row.clone());
-        self.state.call(move |c| table::write(c, &key, &row)).await
+        self.rows.write(key, row).await
     }
 
     /// Forgets a file. What cannot be written is found out by its next use.
@@ -171,8 +183,7 @@ impl Registry {
 
     /// Takes the row of one upload of a clip out of the state.
     async fn forget_named(&self, key: &Key, display_name: &str) {
-        let (key, name) = (key.clone(), display_name.to_owned());
-        if let Err(error) = self.state.call(move |c| table::remove(c, &key, &name)).await {
+        if let Err(error) = self.rows.remove(key, display_name).await {
             tracing::warn!(%error, "an upload could not be forgotten");
         }
     }
@@ -224,12 +235,6 @@ impl Registry {
         books.needs.retain(|_, need| need.uses > 0 || need.clips.iter().any(|clip| clip.strong_count() > 0));
     }
 
-    /// The time of last use: it is no loss if it is lost.
-    fn write_later(&self, key: &Key, row: Row) {
-        let (state, key) = (Arc::clone(&self.state), key.clone());
-        state.later(move |c| table::write(c, &key, &row));
-    }
-
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -274,7 +279,9 @@ mod tests {
         }
 
         async fn open(dir: &tempfile::TempDir) -> Registry {
-            Registry::open(Arc::new(State::open(&dir.path().join("s.sqlite")).unwrap())).await.unwrap()
+            Registry::open(Rows::Embedded(Arc::new(crate::state::State::open(&dir.path().join("s.sqlite")).unwrap())))
+                .await
+                .unwrap()
         }
 
         /// The next process.
@@ -337,7 +344,8 @@ mod tests {
         registry.put(&key("L", "z"), &row(10, 0)).await.unwrap();
         assert_eq!(registry.books().stored_beside(&wanted), 30, "another credential's files are another project's");
         assert_eq!(registry.books().stored_beside(&key("K", "a")), 20);
-        let victim = |jobs_wait| registry.books().needed_least(&wanted, jobs_wait).map(|key| key.sha256.to_string());
+        let victim =
+            |jobs_wait| registry.books().needed_least(&wanted, jobs_wait, i64::MAX).map(|key| key.sha256.to_string());
         registry.choose(&[vec![key("K", "a")]], &[&clip]);
         assert_eq!(victim(false).as_deref(), Some("b"), "a call uses a");
         assert_eq!(victim(true).as_deref(), Some("b"));

@@ -16,6 +16,8 @@ mod media;
 mod parity;
 #[cfg(feature = "fleet")]
 mod queue;
+#[cfg(feature = "fleet")]
+mod quota;
 mod replay;
 mod resources;
 mod run;

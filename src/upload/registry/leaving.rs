@@ -52,6 +52,11 @@ impl Drop for Leaving<'_> {
 }
 
 impl Registry {
+    /// A file that goes was last used then, or before.
+    fn unused_since(&self) -> i64 {
+        super::now().saturating_sub(self.rows.spared_seconds())
+    }
+
     /// Takes room for a file where all files of its credential may have `most` bytes.
     pub(in crate::upload) fn take_room(&self, key: &Key, row: &Row, most: u64, jobs_wait: bool) -> Room<'_> {
         let mut books = self.books();
@@ -59,7 +64,7 @@ impl Registry {
             books.rows.insert(key.clone(), row.clone());
             return Room::Taken;
         }
-        if let Some((key, row)) = books.take_victim(key, jobs_wait) {
+        if let Some((key, row)) = books.take_victim(key, jobs_wait, self.unused_since()) {
             return Room::After(Leaving { registry: self, key, row });
         }
         if books.leaving.iter().any(|entry| entry.key.is_of(key)) { Room::Soon } else { Room::None }
@@ -68,14 +73,14 @@ impl Registry {
     /// The file of the same credential that may go first, to be deleted; with `jobs_wait`, also one that a job needs, but no
     /// call.
     pub(in crate::upload) fn victim(&self, key: &Key, jobs_wait: bool) -> Option<Leaving<'_>> {
-        let (key, row) = self.books().take_victim(key, jobs_wait)?;
+        let (key, row) = self.books().take_victim(key, jobs_wait, self.unused_since())?;
         Some(Leaving { registry: self, key, row })
     }
 }
 
 impl Key {
     /// Whether it is of the same credential.
-    fn is_of(&self, other: &Self) -> bool {
+    pub(super) fn is_of(&self, other: &Self) -> bool {
         self.identity == other.identity && self.credential == other.credential
     }
 
@@ -94,23 +99,26 @@ impl Books {
     }
 
     /// The file of the same credential that was not used for longest and that nobody needs.
-    pub(super) fn needed_least(&self, key: &Key, jobs_wait: bool) -> Option<Key> {
+    pub(super) fn needed_least(&self, key: &Key, jobs_wait: bool, unused_since: i64) -> Option<Key> {
         let free = |other: &Key| {
             self.needs.get(other).is_none_or(|need| {
                 need.uses == 0 && (jobs_wait || need.clips.iter().all(|clip| clip.strong_count() == 0))
             })
         };
-        let others = self.rows.iter().filter(|(other, _)| other.is_beside(key) && free(other));
+        let others = self
+            .rows
+            .iter()
+            .filter(|(other, row)| other.is_beside(key) && free(other) && row.last_used <= unused_since);
         others.min_by_key(|(_, row)| row.last_used).map(|(other, _)| other.clone())
     }
 
     /// A file whose delete was given up, else the one that is needed least; from now on it leaves.
-    fn take_victim(&mut self, key: &Key, jobs_wait: bool) -> Option<(Key, Row)> {
+    fn take_victim(&mut self, key: &Key, jobs_wait: bool, unused_since: i64) -> Option<(Key, Row)> {
         if let Some(entry) = self.leaving.iter_mut().find(|entry| !entry.busy && entry.key.is_of(key)) {
             entry.busy = true;
             return Some((entry.key.clone(), entry.row.clone()));
         }
-        let key = self.needed_least(key, jobs_wait)?;
+        let key = self.needed_least(key, jobs_wait, unused_since)?;
         let row = self.rows.remove(&key)?;
         self.leaving.push(Entry { key: key.clone(), row: row.clone(), busy: true });
         Some((key, row))
