@@ -2,6 +2,9 @@
 //!
 //! Everything a run needs is checked here before anything is paid for: each role has a provider, a key and a price.
 
+#[cfg(feature = "fleet")]
+pub mod fleet;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,9 +27,8 @@ use crate::quota::gate::{AccountSpec, Gate};
 use crate::quota::ledger::Ledger;
 use crate::recipe::Recipe;
 use crate::retry::Policy;
-use crate::shutdown::Shutdown;
 use crate::state::{State, StateError};
-use crate::upload::Uploads;
+use crate::upload::{Bounds, Uploads};
 
 /// A run's own settings, beside configuration and recipe.
 #[derive(Debug, Clone, Default)]
@@ -94,25 +96,16 @@ pub async fn open(
     run: &str,
     media_cache: &Path,
     settings: &RunSettings,
-    shutdown: &Shutdown,
 ) -> Result<Context, OpenError> {
     let lines = lines(config, &recipe).map_err(OpenError::Halt)?;
     let client = Client::new(&config.http).map_err(|message| OpenError::Halt(Halt::Setup(message)))?;
     let ledger = Ledger::open(Arc::clone(&state), run, clock::now()).await?;
     let gate = Arc::new(Gate::open(ledger, settings.ceiling, settings.max_wait).await?);
     let journal = Journal::open(Arc::clone(&state)).await?;
-    let retry = &config.retry;
-    let policy = Policy { attempts: retry.attempts, base: retry.base, max: retry.max };
-    let bounds = config.providers.iter().map(|(name, provider)| (name.clone(), provider.uploads)).collect();
-    let handover = Handover::new(Uploads::open(Arc::clone(&state), client.clone(), bounds).await?);
-    let live = Live {
-        client,
-        handover,
-        gate: Arc::clone(&gate),
-        lines,
-        patience: Patience { policy, backoff: retry.backoff },
-    };
-    let pipeline = pipeline(config, recipe, Caller::live(journal.clone(), live), media_cache, shutdown)?;
+    let handover = Handover::new(Uploads::open(Arc::clone(&state), client.clone(), upload_bounds(config)).await?);
+    let live = Live { client, handover, gate: Arc::clone(&gate), lines, patience: patience(config) };
+    let library = library(config, &recipe, media_cache)?;
+    let pipeline = pipeline(config, recipe, Caller::live(journal.clone(), live), library);
     Ok(Context { pipeline, gate, journal })
 }
 
@@ -121,7 +114,8 @@ pub async fn open(
 /// # Errors
 /// An `http.extra_ca_file` that cannot be used.
 pub fn offline(config: &Config, recipe: Recipe, journal: Journal, media_cache: &Path) -> Result<Pipeline, OpenError> {
-    pipeline(config, recipe, Caller::offline(journal), media_cache, &Shutdown::default())
+    let library = library(config, &recipe, media_cache)?;
+    Ok(pipeline(config, recipe, Caller::offline(journal), library))
 }
 
 /// Why a run could not be set up.
@@ -135,28 +129,35 @@ pub enum OpenError {
     Halt(Halt),
 }
 
-fn pipeline(
-    config: &Config,
-    recipe: Recipe,
-    caller: Caller,
-    media_cache: &Path,
-    shutdown: &Shutdown,
-) -> Result<Pipeline, OpenError> {
-    let identities = config.providers.iter().map(|(name, p)| (name.clone(), p.endpoint.identity.clone()));
+fn library(config: &Config, recipe: &Recipe, media_cache: &Path) -> Result<Library, OpenError> {
     let cache = config.media.cache_dir.as_deref().unwrap_or(media_cache).to_owned();
     let (limits, store) = (media_limits(config), config.store.clone());
-    let library = Library::with_store(cache, recipe.media.clone(), recipe.wants(), limits, store)
-        .map_err(|message| OpenError::Halt(Halt::Setup(message)))?;
-    Ok(Pipeline {
+    Library::with_store(cache, recipe.media.clone(), recipe.wants(), limits, store)
+        .map_err(|message| OpenError::Halt(Halt::Setup(message)))
+}
+
+fn pipeline(config: &Config, recipe: Recipe, caller: Caller, library: Library) -> Pipeline {
+    let identities = config.providers.iter().map(|(name, p)| (name.clone(), p.endpoint.identity.clone()));
+    Pipeline {
         recipe_digest: recipe.digest(),
         library,
         recipe: Arc::new(recipe),
         caller,
         identities: identities.collect(),
-        job_deadline: config.worker.job_deadline,
         worker: worker_name(),
-        stop: shutdown.drain.clone(),
-    })
+    }
+}
+
+/// How failed calls are repeated.
+fn patience(config: &Config) -> Patience {
+    let retry = &config.retry;
+    let policy = Policy { attempts: retry.attempts, base: retry.base, max: retry.max };
+    Patience { policy, backoff: retry.backoff }
+}
+
+/// Bounds of uploads, by the provider's name.
+fn upload_bounds(config: &Config) -> BTreeMap<String, Bounds> {
+    config.providers.iter().map(|(name, provider)| (name.clone(), provider.uploads)).collect()
 }
 
 /// Whether a role's provider takes what the role is shown. An unknown provider is told elsewhere.

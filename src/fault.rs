@@ -17,8 +17,13 @@ pub enum Halt {
     #[error("{0}")]
     Budget(String),
     /// A quota comes back later than the user wants to wait.
-    #[error("{0}")]
-    Wait(String),
+    #[error("{why}")]
+    Wait {
+        /// When it does.
+        until: jiff::Timestamp,
+        /// What is waited for, and what to do.
+        why: String,
+    },
     /// No credential of a provider is accepted, it lacks the model, or the media cache cannot be written to.
     #[error("{0}")]
     Setup(String),
@@ -31,7 +36,7 @@ impl Halt {
     /// The exit code a run ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Stopped | Self::Budget(_) | Self::Wait(_) | Self::Worker(_) => 75,
+            Self::Stopped | Self::Budget(_) | Self::Wait { .. } | Self::Worker(_) => 75,
             Self::Setup(_) => 64,
         }
     }

@@ -15,6 +15,8 @@ pub mod record;
 
 // One job's way: run -> pipeline -> media, refine -> agent.
 pub mod run;
+#[cfg(feature = "fleet")]
+pub mod worker;
 
 pub mod pipeline;
 

@@ -26,6 +26,9 @@ pub struct JobMessage {
     pub job: Job,
     /// When it was first enqueued, in seconds since the epoch.
     pub enqueued_at: i64,
+    /// For how many seconds it was worked on in deliveries that ended with the job put back, unfinished.
+    #[serde(default)]
+    pub worked_seconds: u64,
 }
 
 /// A record on its way to the collector.
@@ -52,7 +55,13 @@ pub enum Unreadable {
 impl JobMessage {
     /// A job as it is enqueued now.
     pub fn new(recipe: impl Into<String>, job: Job) -> Self {
-        Self { version: VERSION, recipe: recipe.into(), job, enqueued_at: jiff::Timestamp::now().as_second() }
+        Self {
+            version: VERSION,
+            recipe: recipe.into(),
+            job,
+            enqueued_at: jiff::Timestamp::now().as_second(),
+            worked_seconds: 0,
+        }
     }
 
     /// As it is sent; too long for a message: why.

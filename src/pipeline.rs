@@ -34,12 +34,17 @@ pub struct Pipeline {
     pub caller: Caller,
     /// What each provider is called in journal keys.
     pub identities: std::collections::BTreeMap<String, String>,
-    /// How long a job waits for its provider.
-    pub job_deadline: Duration,
     /// Who runs it, for the records.
     pub worker: String,
+}
+
+/// Until when a job is worked on.
+#[derive(Debug, Clone, Copy)]
+pub struct Leave<'a> {
+    /// How long it waits for its provider.
+    pub job_deadline: Duration,
     /// No new call starts after this.
-    pub stop: CancellationToken,
+    pub stop: &'a CancellationToken,
 }
 
 /// Why a job has no record.
@@ -55,12 +60,12 @@ impl Pipeline {
     /// Runs one job to its record.
     ///
     /// Cancel safety: dropped, it loses calls in flight (they count at their worst case) and nothing else.
-    pub async fn run(&self, job: &Job) -> Result<Record, NoRecord> {
+    pub async fn run(&self, job: &Job, leave: Leave<'_>) -> Result<Record, NoRecord> {
         let started_at = jiff::Timestamp::now();
         let job_id = job.id();
         let prepared = tokio::select! {
             // A child process ends with the future that waits for it.
-            () = self.stop.cancelled() => return Err(NoRecord::Halt(Halt::Stopped)),
+            () = leave.stop.cancelled() => return Err(NoRecord::Halt(Halt::Stopped)),
             prepared = self.prepare(job) => prepared,
         };
         let outcome = match first_failure(&prepared) {
@@ -68,7 +73,7 @@ impl Pipeline {
                 let error = fault::of_media(error).map_err(NoRecord::Halt)?;
                 Refined::failed(error)
             }
-            None => self.refine(job, &job_id, &prepared).await?,
+            None => self.refine(job, &job_id, &prepared, leave).await?,
         };
         Ok(self.record(job, job_id, &prepared, outcome, started_at))
     }
@@ -86,6 +91,7 @@ impl Pipeline {
         job: &Job,
         job_id: &str,
         prepared: &[Result<Arc<Prepared>, MediaError>],
+        leave: Leave<'_>,
     ) -> Result<Refined, NoRecord> {
         let ready = job.item.media.iter().zip(prepared).filter_map(|(source, prepared)| {
             let prepared = Arc::clone(prepared.as_ref().ok()?);
@@ -101,7 +107,7 @@ impl Pipeline {
             job,
             recipe: &self.recipe,
             media: &media,
-            payer: Payer { job_id, job_deadline: self.job_deadline, stop: &self.stop },
+            payer: Payer { job_id, job_deadline: leave.job_deadline, stop: leave.stop },
             used: Mutex::new(HashSet::new()),
         };
         refine(&asker).await.map_err(|unfinished| match unfinished {

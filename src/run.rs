@@ -18,15 +18,16 @@ pub mod summary;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::context::{self, OpenError, RunSettings};
 use crate::fault::Halt;
 use crate::job::Job;
-use crate::pipeline::{NoRecord, Pipeline};
+use crate::pipeline::{Leave, NoRecord, Pipeline};
 use crate::quota::gate::Gate;
 use crate::recipe::Recipe;
 use crate::record::{Record, Status};
@@ -131,7 +132,6 @@ pub async fn run(
         &directory.place,
         &directory.media_cache(),
         &options.settings,
-        shutdown,
     )
     .await?;
     // Set once per view; a second run with the same view shows the first one's money.
@@ -147,7 +147,8 @@ pub async fn run(
     *view.tally() = Tally::starting(&records, &plan, options);
     let sink = Arc::new(Sink::open(&directory.records_path()).map_err(RunError::Failed)?);
     let pipeline = Arc::new(context.pipeline);
-    let mut jobs = Jobs { running: JoinSet::new(), names: HashMap::new(), halt: None };
+    let leave = (config.worker.job_deadline, shutdown.drain.clone());
+    let mut jobs = Jobs { running: JoinSet::new(), names: HashMap::new(), halt: None, leave };
     let intake = plan::pending(&options.source, &directory.run, &mut records)?;
     let limit = options.limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
     for job in intake.take(limit) {
@@ -176,15 +177,17 @@ struct Jobs {
     running: JoinSet<(Job, Result<Record, Halt>)>,
     names: HashMap<tokio::task::Id, String>,
     halt: Option<Halt>,
+    leave: (Duration, CancellationToken),
 }
 
 impl Jobs {
     fn start(&mut self, job: Job, pipeline: &Arc<Pipeline>, sink: &Arc<Sink>) {
         let (pipeline, sink) = (Arc::clone(pipeline), Arc::clone(sink));
-        let name = job.item_id.clone();
+        let (name, (job_deadline, stop)) = (job.item_id.clone(), self.leave.clone());
         let task = self.running.spawn(async move {
             // Appended by the job itself, so that jobs that end together share one fsync.
-            let result = kept(pipeline.run(&job).await, &sink).await;
+            let leave = Leave { job_deadline, stop: &stop };
+            let result = kept(pipeline.run(&job, leave).await, &sink).await;
             (job, result)
         });
         self.names.insert(task.id(), name);

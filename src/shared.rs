@@ -27,6 +27,7 @@ use redis::cluster_async::ClusterConnection;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisFuture, Value};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 pub use address::Address;
 pub use script::Script;
@@ -48,6 +49,8 @@ struct Inner {
     prefix: String,
     /// The number of a connection, so that one failure does not end the next one's.
     standing: Mutex<(u64, Option<Connection>)>,
+    /// What is told in passing: nobody waits for it.
+    passing: TaskTracker,
 }
 
 #[derive(Clone)]
@@ -65,7 +68,14 @@ impl std::fmt::Debug for Redis {
 impl Redis {
     /// Names below `prefix` at this address. Connects when it is first used.
     pub fn new(address: Address, prefix: impl Into<String>) -> Self {
-        Self { inner: Arc::new(Inner { address, prefix: prefix.into(), standing: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                address,
+                prefix: prefix.into(),
+                standing: Mutex::default(),
+                passing: TaskTracker::new(),
+            }),
+        }
     }
 
     /// What all keys begin with.
@@ -107,6 +117,13 @@ impl Redis {
         let (number, mut connection) = self.connection().await?;
         let answer = timeout(ANSWER, step.invoke(&mut connection)).await;
         self.answered(number, answer).await
+    }
+
+    /// Does something in passing, which nobody waits for and which is no loss if it is lost. Outside of a runtime it is.
+    pub(crate) fn in_passing(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.inner.passing.spawn_on(task, &runtime);
+        }
     }
 
     /// Whether it answers.

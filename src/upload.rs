@@ -169,7 +169,7 @@ impl Use {
         stop: &CancellationToken,
     ) -> Result<Arc<str>, NotUploaded> {
         let inner = &self.inner;
-        for _ in 0..2 {
+        for _ in 0..3 {
             if let Some(uri) = inner.registry.ready(&self.key) {
                 return Ok(uri);
             }
@@ -177,9 +177,13 @@ impl Use {
                 return Err(NotUploaded::Provider(format!("provider {} takes no uploads", endpoint.name)));
             };
             let place = Place { endpoint: endpoint.clone(), credential: credential.clone(), bounds };
-            let (key, clip, stop) = (self.key.clone(), Arc::clone(&self.clip), stop.clone());
-            let fly = || Arc::clone(inner).fly(key, place, clip, stop).boxed();
-            inner.flights.run(self.key.clone(), fly).await?;
+            let (key, clip, own) = (self.key.clone(), Arc::clone(&self.clip), stop.clone());
+            let fly = || Arc::clone(inner).fly(key, place, clip, own).boxed();
+            match inner.flights.run(self.key.clone(), fly).await {
+                // Of the one who began it, who had to stop.
+                Err(NotUploaded::Stopped) if !stop.is_cancelled() => {}
+                ended => ended?,
+            }
         }
         let ready = inner.registry.ready(&self.key);
         ready.ok_or_else(|| NotUploaded::Provider(format!("{}: an uploaded clip does not stay", endpoint.name)))

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::{ConfigFiles, Failure, configure, print, recipe_file, visible};
 use crate::context;
 use crate::job::Job;
 use crate::journal::{Canonical, Exchange, Journal};
-use crate::pipeline::NoRecord;
+use crate::pipeline::{Leave, NoRecord};
 use crate::run::directory::state_path;
 use crate::run::plan::{Source, lines};
 use crate::state::State;
@@ -69,7 +70,8 @@ pub async fn main(args: ExplainArgs) -> Result<u8, Failure> {
     let cache = args.out.join(".aurelia").join("media");
     let pipeline =
         context::offline(&config, recipe, journal.clone(), &cache).map_err(|e| Failure::setup(e.to_string()))?;
-    match pipeline.run(&Job::new("explain", 0, item)).await {
+    let leave = Leave { job_deadline: config.worker.job_deadline, stop: &CancellationToken::new() };
+    match pipeline.run(&Job::new("explain", 0, item), leave).await {
         Ok(record) => print(&format!(
             "nothing is missing: {} replays from the journal and ends as {}\n",
             args.item,

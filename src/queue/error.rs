@@ -35,7 +35,7 @@ impl QueueError {
         Self { kind, message: message.into() }
     }
 
-    pub(super) fn stopped() -> Self {
+    pub(crate) fn stopped() -> Self {
         Self::new(QueueErrorKind::Stopped, "the queue was told to stop")
     }
 

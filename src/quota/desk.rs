@@ -153,10 +153,10 @@ impl Hall {
     fn tell(&self, at: u64, why: &str) -> Result<(), Halt> {
         let (wait, until) = (self.until(at), timestamp(at));
         if self.max_wait.is_some_and(|max| wait > max) {
-            let message = format!(
+            let why = format!(
                 "{why} until {until:.0}, which is later than --max-wait allows; run the same command again then"
             );
-            return Err(Halt::Wait(message));
+            return Err(Halt::Wait { until, why });
         }
         if wait >= WORTH_TELLING {
             self.waiting.send_if_modified(|told| {

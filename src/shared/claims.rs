@@ -78,7 +78,7 @@ impl Claims {
         let unique = format!("{now} {} {host} {}", std::process::id(), jitter());
         let process = blake3::hash(unique.as_bytes()).to_hex()[..16].to_owned();
         let holder = Arc::new(Holder { process, count: AtomicU64::new(0), held: Mutex::default() });
-        tokio::spawn(renew(redis.clone(), Arc::downgrade(&holder)));
+        redis.in_passing(renew(redis.clone(), Arc::downgrade(&holder)));
         Self { redis, holder }
     }
 
@@ -134,11 +134,11 @@ impl Drop for Held {
                 held.remove(&self.name);
             }
         }
-        let (false, Ok(runtime)) = (self.over.load(Ordering::Relaxed), tokio::runtime::Handle::try_current()) else {
+        if self.over.load(Ordering::Relaxed) {
             return;
-        };
+        }
         let (redis, name, token) = (self.claims.redis.clone(), self.name.clone(), self.token.clone());
-        runtime.spawn(async move {
+        self.claims.redis.in_passing(async move {
             if let Err(error) = redis.run::<u64>(&RELEASE.on(&name).arg(&token)).await {
                 tracing::debug!(%error, "a claim was not given up, and ends by itself");
             }

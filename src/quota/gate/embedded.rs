@@ -347,7 +347,7 @@ mod tests {
         let account = spec("a");
         drop(bench.reserve(&account).await.unwrap());
         bench.gate.pause(&account, Duration::from_hours(1)).await;
-        let Err(NoReservation::Halt(Halt::Wait(message))) = bench.reserve(&account).await else { panic!() };
+        let Err(NoReservation::Halt(Halt::Wait { why: message, .. })) = bench.reserve(&account).await else { panic!() };
         let hour = (jiff::Timestamp::now() + Duration::from_secs(3500)).to_string();
         assert!(message.contains(&format!("until {}", &hour[..11])), "{message}");
         assert_eq!(bench.rows().await, 1, "only the call that was sent");
@@ -364,7 +364,7 @@ mod tests {
         let bench = bench.again(None, patience).await;
         drop(bench.reserve(&account).await.unwrap());
         let bench = bench.again(None, patience).await;
-        let Err(NoReservation::Halt(Halt::Wait(message))) = bench.reserve(&account).await else { panic!() };
+        let Err(NoReservation::Halt(Halt::Wait { why: message, .. })) = bench.reserve(&account).await else { panic!() };
         assert!(message.starts_with("the day's quota is used up until "), "{message}");
     }
 
@@ -482,7 +482,7 @@ mod tests {
         for reservation in sent {
             bench.gate.settle(reservation, 1_000_000, Nano(1), End::Settled, &bench.stop).await;
         }
-        let Err(NoReservation::Halt(Halt::Wait(message))) = bench.reserve(&account).await else { panic!() };
+        let Err(NoReservation::Halt(Halt::Wait { why: message, .. })) = bench.reserve(&account).await else { panic!() };
         assert!(message.starts_with("the account's limits are used up until "), "{message}");
     }
 

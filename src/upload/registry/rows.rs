@@ -106,9 +106,9 @@ impl Rows {
         match self {
             Self::Embedded(state) => state.later(move |c| table::write(c, &key, &row)),
             #[cfg(feature = "fleet")]
-            Self::Shared(..) => {
+            Self::Shared(redis, _) => {
                 let rows = self.clone();
-                tokio::spawn(async move {
+                redis.in_passing(async move {
                     if let Err(error) = rows.write(&key, &row).await {
                         tracing::debug!(%error, "the last use of an upload could not be written");
                     }

@@ -1,0 +1,96 @@
+//! A fleet's pipelines: what all runs of a worker share, and one pipeline for each run.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{OpenError, library, lines, patience, pipeline, upload_bounds};
+use crate::agent::caller::{Caller, Live};
+use crate::agent::handover::Handover;
+use crate::config::Config;
+use crate::fault::Halt;
+use crate::fleet::Fleet;
+use crate::journal::Journal;
+use crate::media::Library;
+use crate::pipeline::Pipeline;
+use crate::price::Nano;
+use crate::provider::http::Client;
+use crate::quota::gate::shared::{Shared, step::Books};
+use crate::quota::gate::{Gate, Hall};
+use crate::recipe::Recipe;
+use crate::shared::claims::Claims;
+use crate::upload::Uploads;
+
+/// A longer wait for a quota parks its job.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Between an appointment and the end of its call, beside the call itself.
+const SLACK: Duration = Duration::from_mins(2);
+
+/// What all runs of a worker share.
+#[derive(Debug)]
+pub struct Common {
+    config: Config,
+    client: Client,
+    journal: Journal,
+    uploads: Uploads,
+    books: Books,
+    hall: Arc<Hall>,
+    cache: PathBuf,
+    /// By media settings, so that runs that prepare alike share decodes and their bounds.
+    libraries: Mutex<HashMap<String, Library>>,
+}
+
+impl Common {
+    /// Joins what is shared; `cache` is where media are kept. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// Certificates that cannot be used.
+    pub async fn open(fleet: &Fleet, cache: PathBuf) -> Result<Self, OpenError> {
+        let config = fleet.config.clone();
+        let client = Client::new(&config.http).map_err(|message| OpenError::Halt(Halt::Setup(message)))?;
+        let (redis, claims) = (fleet.redis.clone(), Claims::new(fleet.redis.clone()));
+        let uploads = Uploads::shared(redis.clone(), claims.clone(), client.clone(), upload_bounds(&config)).await?;
+        Ok(Self {
+            client,
+            journal: Journal::shared(redis.clone(), claims),
+            uploads,
+            books: Books::new(redis),
+            hall: Arc::new(Hall::new(Some(LONGEST_WAIT))),
+            cache,
+            libraries: Mutex::default(),
+            config,
+        })
+    }
+
+    /// The pipeline of a run; `ceiling` is the run's own.
+    ///
+    /// # Errors
+    /// A role lacks its provider, key or price.
+    pub fn pipeline(&self, run: &str, recipe: Recipe, ceiling: Option<Nano>) -> Result<Pipeline, OpenError> {
+        let lines = lines(&self.config, &recipe).map_err(OpenError::Halt)?;
+        let lease = self.config.http.total + SLACK;
+        let ceilings = (ceiling, self.config.budget.total);
+        let books = Shared::new(self.books.clone(), run, ceilings, lease);
+        let live = Live {
+            client: self.client.clone(),
+            handover: Handover::new(self.uploads.clone()),
+            gate: Arc::new(Gate::shared(books, Arc::clone(&self.hall))),
+            lines,
+            patience: patience(&self.config),
+        };
+        let library = self.library(&recipe)?;
+        Ok(pipeline(&self.config, recipe, Caller::live(self.journal.clone(), live), library))
+    }
+
+    fn library(&self, recipe: &Recipe) -> Result<Library, OpenError> {
+        let key = format!("{:?} {:?}", recipe.media, recipe.wants());
+        let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = libraries.get(&key) {
+            return Ok(known.clone());
+        }
+        let made = library(&self.config, recipe, &self.cache)?;
+        libraries.insert(key, made.clone());
+        Ok(made)
+    }
+}

@@ -1,0 +1,145 @@
+//! `aurelia-worker`: stateless; takes jobs from the queues of all active runs, and publishes records.
+//!
+//! ```text
+//! slot -> board (which run is next) -> one message -> delivery (a job's way and its end) -> slot
+//! ```
+//!
+//! A slot first, then a message: nothing is taken that cannot start. While the shared state does not answer, no run is known
+//! to be active and nothing is taken. A signal ends the intake; calls in flight end and are stored, what is not done goes
+//! back to its queue, and nothing of it is paid for again.
+
+mod board;
+mod cli;
+mod delivery;
+mod faults;
+mod pipelines;
+mod runs;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+pub use cli::main;
+
+use crate::cli::Failure;
+use crate::context::fleet::Common;
+use crate::fleet::Fleet;
+use crate::queue::{Intake, QueueError, QueueErrorKind, declare};
+use board::Next;
+use delivery::Desk;
+use faults::Faults;
+use pipelines::Pipelines;
+use runs::Runs;
+
+/// Before the end of the grace, what still runs is dropped, so that saying good-bye has time.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Works until told to stop, or until this machine turns out not to be able to.
+///
+/// # Errors
+/// Configuration that does not fit, or a machine that fails one job after the other.
+pub async fn work(fleet: Fleet, cache: std::path::PathBuf, concurrency: usize) -> Result<u8, Failure> {
+    let grace = fleet.config.worker.grace.saturating_sub(FAREWELL).max(Duration::from_secs(1));
+    let common = Common::open(&fleet, cache).await.map_err(|error| Failure::setup(error.to_string()))?;
+    let fleet = Arc::new(fleet);
+    let drain = fleet.shutdown.drain.clone();
+    tokio::select! {
+        biased;
+        () = drain.cancelled() => {
+            fleet.close().await;
+            return Ok(0);
+        }
+        declared = declare(&fleet.outgoing, &fleet.topology, &[]) => declared.map_err(|e| broken(&e))?,
+    };
+    let intake = Intake::new(fleet.incoming.clone(), fleet.publisher.clone(), fleet.topology.clone());
+    let faults = Arc::new(Faults::new(fleet.config.worker.most_faults));
+    let pipelines = Pipelines::new(fleet.runs.clone(), common);
+    let desk = Arc::new(Desk::new(Arc::clone(&fleet), pipelines, Arc::clone(&faults)));
+    let mut taker = Taker { runs: Runs::new(fleet.runs.clone()), intake };
+    let slots = Arc::new(Semaphore::new(concurrency));
+    let mut running = JoinSet::new();
+    loop {
+        let taken = tokio::select! {
+            biased;
+            () = drain.cancelled() => break,
+            () = faults.too_many() => break,
+            Some(ended) = running.join_next() => {
+                faults.joined(ended);
+                continue;
+            }
+            taken = taker.next(&slots) => taken.map_err(|e| broken(&e))?,
+        };
+        let (permit, delivery) = taken;
+        let desk = Arc::clone(&desk);
+        running.spawn(async move {
+            desk.serve(delivery).await;
+            drop(permit);
+        });
+    }
+    drain.cancel();
+    let all = async {
+        while let Some(ended) = running.join_next().await {
+            faults.joined(ended);
+        }
+    };
+    tokio::select! {
+        () = fleet.shutdown.abort.cancelled() => {}
+        ended = timeout(grace, all) => if ended.is_err() {
+            tracing::warn!("some jobs did not stop in time; they go back to their queues");
+        }
+    }
+    // Dropped deliveries go back to their queues.
+    running.shutdown().await;
+    fleet.close().await;
+    faults.verdict()
+}
+
+/// Takes one message for one slot.
+struct Taker {
+    runs: Runs,
+    intake: Intake,
+}
+
+impl Taker {
+    /// The next delivery with its slot; waits as long as it takes. Cancel safe: what was taken and not handed out goes back.
+    async fn next(
+        &mut self,
+        slots: &Arc<Semaphore>,
+    ) -> Result<(OwnedSemaphorePermit, crate::queue::Delivery), QueueError> {
+        let permit = Arc::clone(slots).acquire_owned().await.map_err(|_| QueueError::stopped())?;
+        loop {
+            self.runs.refresh().await;
+            let run = match self.runs.board.next(Instant::now()) {
+                Next::Run(run) => run,
+                Next::At(at) => {
+                    sleep_until(at.min(self.runs.due())).await;
+                    continue;
+                }
+            };
+            match self.intake.take(&run).await {
+                Ok(Some(delivery)) => {
+                    self.runs.board.took(&run);
+                    return Ok((permit, delivery));
+                }
+                Ok(None) => self.runs.board.empty(&run, Instant::now(), crate::retry::jitter()),
+                Err(error) if error.kind == QueueErrorKind::Unavailable => {
+                    tracing::debug!(%error, run, "no job could be taken");
+                    self.runs.board.empty(&run, Instant::now(), crate::retry::jitter());
+                }
+                Err(error) if error.kind == QueueErrorKind::Topology => {
+                    // Its producer makes it again, and what was in it: see ARCHITECTURE.md, "A queue that is lost".
+                    tracing::warn!(%error, run, "a run has no queue; run its producer again");
+                    self.runs.board.missing(&run, Instant::now());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn broken(error: &QueueError) -> Failure {
+    Failure::setup(error.to_string())
+}

@@ -1,0 +1,286 @@
+//! One delivery: a job's way from its message to its end.
+//!
+//! ```text
+//! read -> start count -> pipeline -> record published -> acknowledged
+//! ```
+//!
+//! Every end is durable before the acknowledgement: a record, the job again as a new message (because its delivery took too
+//! long, or because it waits for something), or a dead letter. What is nobody's fault costs the job nothing: run again, it
+//! replays what was paid for.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::faults::Faults;
+use super::pipelines::{NoPipeline, Pipelines};
+use crate::fault::Halt;
+use crate::fleet::Fleet;
+use crate::message::{JobMessage, RecordMessage, Unreadable};
+use crate::pipeline::{Leave, NoRecord, Pipeline};
+use crate::queue::{Delivery, QueueError, QueueErrorKind, Settled, Tier, declare};
+use crate::record::Record;
+use crate::shared::jobs::MOST_STARTS;
+use crate::shared::runs::Counter;
+use crate::state::StateError;
+
+/// Between two attempts at something that must not be given up.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Suspects run one at a time, so that the one that kills its worker is blamed alone.
+const SUSPECTS: usize = 1;
+
+/// Serves deliveries. One for the process.
+pub(super) struct Desk {
+    fleet: Arc<Fleet>,
+    pipelines: Pipelines,
+    faults: Arc<Faults>,
+    suspects: Semaphore,
+}
+
+/// What becomes of a job.
+enum End {
+    Record(Box<Record>),
+    /// Its delivery took too long: the job again, to be taken up where it was.
+    Continue,
+    /// It waits.
+    Park(Tier, &'static str),
+    Dead(&'static str, String),
+    /// For another worker, at once.
+    GiveBack,
+    /// The same, and its start keeps counting against it.
+    Panicked,
+}
+
+impl Desk {
+    pub(super) fn new(fleet: Arc<Fleet>, pipelines: Pipelines, faults: Arc<Faults>) -> Self {
+        Self { fleet, pipelines, faults, suspects: Semaphore::new(SUSPECTS) }
+    }
+
+    /// Serves one delivery to its end. Dropped half-way, it goes back to its queue.
+    pub(super) async fn serve(&self, delivery: Delivery) {
+        let began = Instant::now();
+        let message = match JobMessage::decode(&delivery.body) {
+            Ok(message) if message.job.run == delivery.run => message,
+            Ok(message) => {
+                let detail =
+                    format!("its run is {:?}, and it came by the queue of {:?}", message.job.run, delivery.run);
+                return self.unreadable(delivery, "wrong_run", &detail).await;
+            }
+            Err(Unreadable::Dead(reason, detail)) => return self.unreadable(delivery, reason, &detail).await,
+            Err(Unreadable::Newer(version)) => {
+                tracing::warn!(version, run = delivery.run, "a job waits for a newer worker");
+                let body = delivery.body.clone();
+                return self.end("park", delivery.park(Tier::Minute, body).await);
+            }
+        };
+        let job_id = message.job.id();
+        let end = self.job(&delivery, &message, &job_id, began).await;
+        self.finish(delivery, message, &job_id, end, began).await;
+    }
+
+    /// Runs the job as far as it gets.
+    async fn job(&self, delivery: &Delivery, message: &JobMessage, job_id: &str, began: Instant) -> End {
+        let (run, drain) = (&delivery.run, &self.fleet.shutdown.drain);
+        let pipeline = match self.pipelines.of(run, &message.recipe).await {
+            Ok(pipeline) => pipeline,
+            Err(NoPipeline::NoRecipe) => {
+                tracing::warn!(run, recipe = message.recipe, "a recipe is not registered; run the producer again");
+                return End::Park(Tier::Minute, "recipe");
+            }
+            Err(NoPipeline::State(error)) => return self.no_state(&error).await,
+            Err(NoPipeline::Halt(halt)) => {
+                self.faults.one(halt);
+                return End::Park(Tier::Minute, "setup");
+            }
+        };
+        let _suspect = match self.fleet.jobs.started(run, job_id).await {
+            Err(error) => return self.no_state(&error).await,
+            Ok(started) if started.0 >= 1 => match self.suspects.try_acquire() {
+                Ok(permit) => Some(permit),
+                Err(_) => return End::Park(Tier::TenSeconds, "suspect"),
+            },
+            Ok(_) => None,
+        };
+        match self.fleet.jobs.start(run, job_id).await {
+            Err(error) => return self.no_state(&error).await,
+            Ok(started) if started.is_poison() => {
+                let detail = format!("it was started {MOST_STARTS} times, and each time its worker died with it");
+                return End::Dead("poison", detail);
+            }
+            Ok(_) => {}
+        }
+        let stop = drain.child_token();
+        let deadline = self.fleet.config.worker.delivery_deadline.saturating_sub(began.elapsed());
+        let timer = async {
+            sleep(deadline).await;
+            stop.cancel();
+            std::future::pending().await
+        };
+        tokio::select! {
+            end = self.run(&pipeline, message, &stop) => end,
+            never = timer => never,
+        }
+    }
+
+    async fn run(&self, pipeline: &Pipeline, message: &JobMessage, stop: &CancellationToken) -> End {
+        let worked = Duration::from_secs(message.worked_seconds);
+        let leave = Leave { job_deadline: self.fleet.config.worker.job_deadline.saturating_sub(worked), stop };
+        let halt = match AssertUnwindSafe(pipeline.run(&message.job, leave)).catch_unwind().await {
+            Ok(Ok(record)) => {
+                self.faults.none();
+                return End::Record(Box::new(record));
+            }
+            Ok(Err(NoRecord::Halt(halt))) => halt,
+            Ok(Err(NoRecord::Missing(_))) => Halt::Worker("a job was run offline".to_owned()),
+            Err(_) => {
+                tracing::error!(item = message.job.item_id, "a job panicked, which is a defect");
+                return End::Panicked;
+            }
+        };
+        match halt {
+            Halt::Stopped if self.fleet.shutdown.drain.is_cancelled() => End::GiveBack,
+            Halt::Stopped => End::Continue,
+            Halt::Wait { until, .. } => End::Park(tier(until), "quota"),
+            Halt::Budget(why) => {
+                tracing::warn!(why, "jobs wait for money");
+                End::Park(Tier::TenMinutes, "budget")
+            }
+            Halt::Setup(_) => {
+                self.faults.one(halt);
+                End::Park(Tier::Minute, "setup")
+            }
+            Halt::Worker(_) => {
+                self.faults.one(halt);
+                End::Park(Tier::TenSeconds, "worker")
+            }
+        }
+    }
+
+    /// Makes the end durable, then acknowledges.
+    async fn finish(&self, delivery: Delivery, mut message: JobMessage, job_id: &str, end: End, began: Instant) {
+        let (fleet, run) = (&self.fleet, delivery.run.clone());
+        match end {
+            End::Record(record) => {
+                let item = record.item_id.clone();
+                let body = serde_json::to_vec(&RecordMessage::new(*record, &message.job)).unwrap_or_default();
+                match self.publish(&run, &fleet.topology.record(job_id, body)).await {
+                    Ok(()) => {
+                        self.ended(&run, job_id).await;
+                        self.end("ack", Ok(delivery.ack().await));
+                    }
+                    Err(error) if error.kind == QueueErrorKind::Invalid => {
+                        self.dead(delivery, job_id, "record_too_long", &error.to_string()).await;
+                    }
+                    Err(error) => tracing::warn!(%error, item, "a record was not published; its job comes again"),
+                }
+            }
+            End::Continue => {
+                message.worked_seconds += began.elapsed().as_secs();
+                match message.encode() {
+                    Ok(body) => match self.publish(&run, &fleet.topology.job(&run, job_id, body)).await {
+                        Ok(()) => {
+                            self.ended(&run, job_id).await;
+                            self.end("continue", Ok(delivery.ack().await));
+                        }
+                        Err(error) => tracing::warn!(%error, "a job was not put back; it comes again"),
+                    },
+                    // It was not too long as it came.
+                    Err(error) => tracing::error!(error, "a job cannot be put back"),
+                }
+            }
+            End::Park(tier, reason) => {
+                if let Err(error) = fleet.jobs.park(&run, job_id, reason).await {
+                    tracing::debug!(%error, "a waiting job is not counted");
+                }
+                let body = delivery.body.clone();
+                self.end("park", delivery.park(tier, body).await);
+            }
+            End::Dead(reason, detail) => self.dead(delivery, job_id, reason, &detail).await,
+            End::GiveBack => {
+                self.ended(&run, job_id).await;
+                self.end("give back", Ok(delivery.give_back().await));
+            }
+            End::Panicked => self.end("give back", Ok(delivery.give_back().await)),
+        }
+    }
+
+    /// Publishes until it is confirmed; a topology that is gone is made again. Errors: it stops, or can never be sent.
+    async fn publish(&self, run: &str, message: &crate::queue::Message) -> Result<(), QueueError> {
+        loop {
+            match self.fleet.publisher.publish(message).await {
+                Err(error) if error.kind == QueueErrorKind::Topology => {
+                    tracing::warn!(%error, "the topology is declared again");
+                    declare(&self.fleet.outgoing, &self.fleet.topology, &[run]).await?;
+                }
+                Err(error) if error.kind == QueueErrorKind::Refused => {
+                    tracing::warn!(%error, "trying again");
+                    sleep(AGAIN).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn dead(&self, delivery: Delivery, job_id: &str, reason: &str, detail: &str) {
+        let run = delivery.run.clone();
+        tracing::warn!(run, job_id, reason, detail, "a job is a dead letter");
+        let settled = delivery.dead(reason, detail).await;
+        if settled.is_ok() {
+            self.ended(&run, job_id).await;
+            if let Err(error) = self.fleet.runs.count(&run, Counter::Dead, 1).await {
+                tracing::debug!(%error, "a dead letter is not counted");
+            }
+        }
+        self.end("dead", settled);
+    }
+
+    async fn unreadable(&self, delivery: Delivery, reason: &str, detail: &str) {
+        let run = delivery.run.clone();
+        tracing::warn!(run, reason, detail, "a message is no job; it is a dead letter");
+        let settled = delivery.dead(reason, detail).await;
+        if settled.is_ok()
+            && let Err(error) = self.fleet.runs.count(&run, Counter::Dead, 1).await
+        {
+            tracing::debug!(%error, "a dead letter is not counted");
+        }
+        self.end("dead", settled);
+    }
+
+    /// The job's start counts no more. What cannot be told makes it a suspect next time, no more.
+    async fn ended(&self, run: &str, job_id: &str) {
+        if let Err(error) = self.fleet.jobs.end(run, job_id).await {
+            tracing::debug!(%error, "the end of a job is not counted");
+        }
+    }
+
+    /// Nothing is known, so nothing is spent: the job waits where it was.
+    async fn no_state(&self, error: &StateError) -> End {
+        tracing::debug!(%error, "a job waits for the shared state");
+        tokio::select! {
+            () = self.fleet.shutdown.drain.cancelled() => {}
+            () = sleep(AGAIN) => {}
+        }
+        End::GiveBack
+    }
+
+    #[expect(clippy::unused_self, reason = "metrics count here")]
+    fn end(&self, what: &str, settled: Result<Settled, QueueError>) {
+        match settled {
+            Ok(Settled::Told) => {}
+            Ok(Settled::Lost) => tracing::debug!(what, "a delivery was lost with its connection; its job comes again"),
+            Err(error) => tracing::warn!(%error, what, "a delivery has no end; its job comes again"),
+        }
+    }
+}
+
+/// The longest wait that is over by then, so that nothing waits too long.
+fn tier(until: jiff::Timestamp) -> Tier {
+    let left = until.duration_since(jiff::Timestamp::now());
+    let left = Duration::try_from(left).unwrap_or_default();
+    Tier::ALL.into_iter().rev().find(|tier| tier.wait() <= left).unwrap_or(Tier::TenSeconds)
+}
