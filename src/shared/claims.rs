@@ -16,9 +16,9 @@ use crate::retry::jitter;
 use crate::state::StateError;
 
 /// How long a claim lives without its holder.
-const LIFE: Duration = Duration::from_secs(30);
+const LIFE: Duration = Duration::from_secs(15);
 /// Between two renewals.
-const RENEW: Duration = Duration::from_secs(8);
+const RENEW: Duration = Duration::from_secs(4);
 /// The first and the longest pause between two looks at somebody else's claim.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(40), Duration::from_millis(500));
 

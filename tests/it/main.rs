@@ -31,6 +31,8 @@ mod sources;
 mod ssrf;
 mod support;
 mod uploads;
+#[cfg(feature = "fleet")]
+mod worker;
 
 /// Nothing that a test waits for takes so long, on the slowest machine.
 const PATIENCE: std::time::Duration = std::time::Duration::from_mins(2);

@@ -16,6 +16,8 @@ pub(crate) mod broker;
 pub(crate) mod cable;
 pub(crate) mod clips;
 pub(crate) mod command;
+#[cfg(feature = "fleet")]
+pub(crate) mod fleet;
 pub(crate) mod https;
 pub(crate) mod promises;
 #[cfg(feature = "fleet")]

@@ -38,6 +38,7 @@ model = "*"
 /// A command line in the making.
 pub(crate) struct Aurelia<'a> {
     work: &'a Workdir,
+    program: &'static str,
     command: Vec<OsString>,
     /// A program that starts it, with its arguments; none: it is started itself.
     through: Vec<OsString>,
@@ -71,13 +72,22 @@ impl<'a> Aurelia<'a> {
 
     /// A command that speaks to `base_url`, with both keys.
     pub(crate) fn at(work: &'a Workdir, base_url: &str) -> Self {
-        let aurelia = Self { work, command: Vec::new(), through: Vec::new(), configs: Vec::new(), env: Vec::new() };
+        let program = env!("CARGO_BIN_EXE_aurelia");
+        let aurelia =
+            Self { work, program, command: Vec::new(), through: Vec::new(), configs: Vec::new(), env: Vec::new() };
         aurelia
             .config(CONFIG)
             .env("GEMINI_API_KEY", GEMINI_KEY)
             .env("OPENAI_API_KEY", OPENAI_KEY)
             .env("AURELIA__PROVIDERS__GEMINI__BASE_URL", base_url)
             .env("AURELIA__PROVIDERS__OPENAI__BASE_URL", &format!("{base_url}/v1"))
+    }
+
+    /// Another program of ours.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn program(mut self, path: &'static str) -> Self {
+        self.program = path;
+        self
     }
 
     /// `run --corpus CORPUS --out out --json`: the usual run.
@@ -156,7 +166,7 @@ impl<'a> Aurelia<'a> {
         let logs = ["stdout", "stderr"].map(|name| self.work.path(&format!("logs/{number}.{name}")));
         let [stdout, stderr] = [0, 1].map(|n: usize| Stdio::from(File::create(&logs[n]).unwrap()));
         let mut line = self.through.clone();
-        line.push(env!("CARGO_BIN_EXE_aurelia").into());
+        line.push(self.program.into());
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]);
         command.env_clear().current_dir(self.work.path("")).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
