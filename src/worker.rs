@@ -62,17 +62,20 @@ pub async fn work(fleet: Fleet, cache: std::path::PathBuf, concurrency: usize) -
     let slots = Arc::new(Semaphore::new(concurrency));
     let mut running = JoinSet::new();
     loop {
-        let taken = tokio::select! {
-            biased;
-            () = drain.cancelled() => break,
-            () = faults.too_many() => break,
-            Some(ended) = running.join_next() => {
-                faults.joined(ended);
-                continue;
+        let taken = {
+            // Kept over the ends of jobs: dropped, it may bring a message back that it had taken.
+            let mut next = std::pin::pin!(taker.next(&slots));
+            loop {
+                tokio::select! {
+                    biased;
+                    () = drain.cancelled() => break None,
+                    () = faults.too_many() => break None,
+                    Some(ended) = running.join_next() => faults.joined(ended),
+                    taken = &mut next => break Some(taken.map_err(|e| broken(&e))?),
+                }
             }
-            taken = taker.next(&slots) => taken.map_err(|e| broken(&e))?,
         };
-        let (permit, delivery) = taken;
+        let Some((permit, delivery)) = taken else { break };
         let desk = Arc::clone(&desk);
         running.spawn(async move {
             desk.serve(delivery).await;

@@ -72,7 +72,13 @@ impl Jobs {
         self.redis.run(&START.on(&started).key(&parked).arg(job_id)).await.map(Started)
     }
 
-    /// A job waits, for this.
+    /// A job waits, for this, before it was started: what it was started before counts on.
+    pub async fn wait(&self, run: &str, job_id: &str, reason: &str) -> Result<(), StateError> {
+        let parked = self.keys(run).1;
+        self.redis.command::<u64>(redis::cmd("HSET").arg(parked).arg(job_id).arg(reason)).await.map(|_| ())
+    }
+
+    /// A job that was started waits, for this; its start counts no more.
     pub async fn park(&self, run: &str, job_id: &str, reason: &str) -> Result<(), StateError> {
         let (started, parked) = self.keys(run);
         self.redis.run::<u64>(&PARK.on(&started).key(&parked).arg(job_id).arg(reason)).await.map(|_| ())

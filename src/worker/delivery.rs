@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +25,7 @@ use crate::message::{JobMessage, RecordMessage, Unreadable};
 use crate::pipeline::{Leave, NoRecord, Pipeline};
 use crate::queue::{Delivery, QueueError, QueueErrorKind, Settled, Tier, declare};
 use crate::record::Record;
-use crate::shared::jobs::MOST_STARTS;
+use crate::shared::jobs::{MOST_STARTS, Started};
 use crate::shared::runs::Counter;
 use crate::state::StateError;
 
@@ -40,6 +40,13 @@ pub(super) struct Desk {
     pipelines: Pipelines,
     faults: Arc<Faults>,
     suspects: Semaphore,
+}
+
+/// Whether a job was started in this delivery: only then does its end take back what counts against it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Began {
+    Yes,
+    No,
 }
 
 /// What becomes of a job.
@@ -79,42 +86,54 @@ impl Desk {
             }
         };
         let job_id = message.job.id();
-        let end = self.job(&delivery, &message, &job_id, began).await;
-        self.finish(delivery, message, &job_id, end, began).await;
+        let (started, end) = match self.start(&delivery, &message, &job_id).await {
+            Ok((pipeline, _suspect)) => (Began::Yes, self.job(&pipeline, &message, began).await),
+            Err(end) => (Began::No, end),
+        };
+        self.finish(delivery, message, &job_id, (started, end), began).await;
     }
 
-    /// Runs the job as far as it gets.
-    async fn job(&self, delivery: &Delivery, message: &JobMessage, job_id: &str, began: Instant) -> End {
-        let (run, drain) = (&delivery.run, &self.fleet.shutdown.drain);
+    /// Counts the job's start; else why it does not start here and now.
+    async fn start(
+        &self,
+        delivery: &Delivery,
+        message: &JobMessage,
+        job_id: &str,
+    ) -> Result<(Arc<Pipeline>, Option<SemaphorePermit<'_>>), End> {
+        let run = &delivery.run;
         let pipeline = match self.pipelines.of(run, &message.recipe).await {
             Ok(pipeline) => pipeline,
             Err(NoPipeline::NoRecipe) => {
                 tracing::warn!(run, recipe = message.recipe, "a recipe is not registered; run the producer again");
-                return End::Park(Tier::Minute, "recipe");
+                return Err(End::Park(Tier::Minute, "recipe"));
             }
-            Err(NoPipeline::State(error)) => return self.no_state(&error).await,
+            Err(NoPipeline::State(error)) => return Err(self.no_state(&error).await),
             Err(NoPipeline::Halt(halt)) => {
                 self.faults.one(halt);
-                return End::Park(Tier::Minute, "setup");
+                return Err(End::Park(Tier::Minute, "setup"));
             }
         };
-        let _suspect = match self.fleet.jobs.started(run, job_id).await {
-            Err(error) => return self.no_state(&error).await,
-            Ok(started) if started.0 >= 1 => match self.suspects.try_acquire() {
+        let suspect = match self.fleet.jobs.started(run, job_id).await {
+            Err(error) => return Err(self.no_state(&error).await),
+            Ok(Started(0)) => None,
+            Ok(_) => match self.suspects.try_acquire() {
                 Ok(permit) => Some(permit),
-                Err(_) => return End::Park(Tier::TenSeconds, "suspect"),
+                Err(_) => return Err(End::Park(Tier::TenSeconds, "suspect")),
             },
-            Ok(_) => None,
         };
         match self.fleet.jobs.start(run, job_id).await {
-            Err(error) => return self.no_state(&error).await,
+            Err(error) => Err(self.no_state(&error).await),
             Ok(started) if started.is_poison() => {
                 let detail = format!("it was started {MOST_STARTS} times, and each time its worker died with it");
-                return End::Dead("poison", detail);
+                Err(End::Dead("poison", detail))
             }
-            Ok(_) => {}
+            Ok(_) => Ok((pipeline, suspect)),
         }
-        let stop = drain.child_token();
+    }
+
+    /// Runs the job as far as it gets before its delivery's deadline.
+    async fn job(&self, pipeline: &Pipeline, message: &JobMessage, began: Instant) -> End {
+        let stop = self.fleet.shutdown.drain.child_token();
         let deadline = self.fleet.config.worker.delivery_deadline.saturating_sub(began.elapsed());
         let timer = async {
             sleep(deadline).await;
@@ -122,7 +141,7 @@ impl Desk {
             std::future::pending().await
         };
         tokio::select! {
-            end = self.run(&pipeline, message, &stop) => end,
+            end = self.run(pipeline, message, &stop) => end,
             never = timer => never,
         }
     }
@@ -162,11 +181,19 @@ impl Desk {
     }
 
     /// Makes the end durable, then acknowledges.
-    async fn finish(&self, delivery: Delivery, mut message: JobMessage, job_id: &str, end: End, began: Instant) {
+    async fn finish(
+        &self,
+        delivery: Delivery,
+        mut message: JobMessage,
+        job_id: &str,
+        (started, end): (Began, End),
+        began: Instant,
+    ) {
         let (fleet, run) = (&self.fleet, delivery.run.clone());
         match end {
             End::Record(record) => {
                 let item = record.item_id.clone();
+                tracing::info!(run, item, status = record.status.name(), score = record.score, "done");
                 let body = serde_json::to_vec(&RecordMessage::new(*record, &message.job)).unwrap_or_default();
                 match self.publish(&run, &fleet.topology.record(job_id, body)).await {
                     Ok(()) => {
@@ -180,6 +207,7 @@ impl Desk {
                 }
             }
             End::Continue => {
+                tracing::info!(run, item = message.job.item_id, "put back, to go on in another delivery");
                 message.worked_seconds += began.elapsed().as_secs();
                 match message.encode() {
                     Ok(body) => match self.publish(&run, &fleet.topology.job(&run, job_id, body)).await {
@@ -194,7 +222,12 @@ impl Desk {
                 }
             }
             End::Park(tier, reason) => {
-                if let Err(error) = fleet.jobs.park(&run, job_id, reason).await {
+                tracing::info!(run, item = message.job.item_id, reason, seconds = tier.wait().as_secs(), "waits");
+                let counted = match started {
+                    Began::Yes => fleet.jobs.park(&run, job_id, reason).await,
+                    Began::No => fleet.jobs.wait(&run, job_id, reason).await,
+                };
+                if let Err(error) = counted {
                     tracing::debug!(%error, "a waiting job is not counted");
                 }
                 let body = delivery.body.clone();
@@ -202,7 +235,10 @@ impl Desk {
             }
             End::Dead(reason, detail) => self.dead(delivery, job_id, reason, &detail).await,
             End::GiveBack => {
-                self.ended(&run, job_id).await;
+                tracing::info!(run, item = message.job.item_id, "given back");
+                if started == Began::Yes {
+                    self.ended(&run, job_id).await;
+                }
                 self.end("give back", Ok(delivery.give_back().await));
             }
             End::Panicked => self.end("give back", Ok(delivery.give_back().await)),

@@ -1,12 +1,23 @@
 //! What a worker promises, as a child process on real servers.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
 
-use aurelia::record::Status;
+use aurelia::message::LONGEST_JOB;
+use aurelia::record::{ErrorKind, Status};
+use aurelia::shared::jobs::UnderWay;
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::support::fleet::Bench;
-use crate::support::{Sim, Workdir, corpus, until};
+use crate::support::redis::RedisServer;
+use crate::support::{Broker, Running, Sim, Workdir, corpus, until};
+
+/// How often the log of a worker says this of an item.
+fn said(worker: &Running<'_>, item: &str, what: &str) -> usize {
+    worker.stderr().lines().filter(|line| line.contains(item) && line.contains(what)).count()
+}
 
 #[test]
 fn a_worker_turns_jobs_into_records_and_ends_with_0_when_told_to() {
@@ -56,4 +67,183 @@ fn a_worker_killed_at_work_loses_nothing_and_pays_nothing_twice_but_calls_in_fli
     assert!(twice <= in_flight, "{twice} were answered twice, and at most {in_flight} were in flight");
     worker.signal(Signal::TERM);
     worker.wait().expect(0);
+}
+
+#[test]
+fn a_job_longer_than_its_delivery_goes_on_in_others_and_its_neighbours_are_not_redelivered() {
+    let (sim, work, mut bench) = (Sim::plain(), Workdir::with_clips(1), Bench::new("worker-deadline"));
+    let mut items = corpus(10, 1);
+    items.push(json!({"id": "long", "video": "clips/0.mp4",
+                      "query": "What is heard? [[sim: exhaust]] [[sim: latency_ms=700]]"}));
+    bench.enqueue(&work, "r", &items);
+    let config = "[worker]\ndelivery_deadline_seconds = 2\n[telemetry]\nlog = \"info\"\n";
+    let worker = bench.worker(&work, &sim).config(config).spawn();
+    let (records, came) = bench.records(11);
+    assert_eq!((records["long"].record.status, came), (Status::Exhausted, 11));
+    let continued = said(&worker, "long", "put back");
+    assert!(continued >= 2, "it took {continued} further deliveries");
+    for item in &items[..10] {
+        let item = item["id"].as_str().unwrap();
+        assert_eq!((said(&worker, item, "done"), said(&worker, item, "put back")), (1, 0), "{item}");
+    }
+    assert_eq!(sim.stats().repeats_of_answered, 0, "a call in flight is not cut by the deadline");
+    worker.signal(Signal::TERM);
+    worker.wait().expect(0);
+}
+
+#[test]
+fn a_job_that_kills_its_worker_is_a_dead_letter_after_five_starts_and_none_of_its_neighbours_is() {
+    let (sim, work, mut bench) = (Sim::plain(), Workdir::with_clips(1), Bench::new("worker-poison"));
+    // The clip is a program's standard input.
+    let [ffmpeg, probe] = ["ffmpeg", "ffprobe"].map(|program| {
+        let kill = "case $(readlink /proc/$$/fd/0) in *killer*) kill -9 $PPID;; esac";
+        let path = work.write(&format!("killing-{program}"), format!("#!/bin/sh\n{kill}\nexec {program} \"$@\"\n"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    });
+    work.clip("killer.mp4", aurelia::demo::clip::Style::small(aurelia::demo::clip::Content::Full, 77), 1);
+    let mut items = corpus(30, 1);
+    items.insert(3, json!({"id": "killer", "video": "clips/killer.mp4", "query": "What happens?"}));
+    bench.enqueue(&work, "r", &items);
+    let config = format!("[media]\nffmpeg = {ffmpeg:?}\nffprobe = {probe:?}\n");
+    let mut deaths = 0;
+    let dead = bench.fleet.topology.dead().name;
+    let worker = || bench.worker(&work, &sim).config(&config).spawn();
+    let mut running = worker();
+    let letters = until("the job is a dead letter", || {
+        if running.is_over() {
+            deaths += 1;
+            running = worker();
+        }
+        let letters = bench.drain(&dead);
+        (!letters.is_empty()).then_some(letters)
+    });
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert!(letters[0].1.contains("poison"), "{letters:?}");
+    assert_eq!(deaths, 5);
+    let (records, _) = bench.records(30);
+    assert!(!records.contains_key("killer"));
+    assert_eq!(bench.block_on(bench.fleet.runs.get("r")).unwrap().unwrap().dead, 1);
+    let nothing = UnderWay::default();
+    until("nothing is under way", || {
+        (bench.block_on(bench.fleet.jobs.under_way("r")).unwrap() == nothing).then_some(())
+    });
+}
+
+#[test]
+fn without_the_shared_state_no_call_is_made_and_with_it_again_the_jobs_go_on() {
+    let mut redis = RedisServer::own("always");
+    let (sim, work) = (Sim::slow(20), Workdir::with_clips(2));
+    let mut bench = Bench::over(&Broker::shared(), &redis.url(), "worker-no-redis");
+    bench.enqueue(&work, "r", &corpus(60, 2));
+    let worker = bench.worker(&work, &sim).spawn();
+    until("it works", || (sim.received() > 30).then_some(()));
+    redis.kill();
+    // What was in flight ends; nothing follows.
+    until("nothing is in flight", || (sim.stats().in_flight == 0).then_some(()));
+    std::thread::sleep(Duration::from_millis(300));
+    let before = sim.received();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(sim.received(), before, "a call was made that nobody counts");
+    redis.start();
+    let (records, _) = bench.records(60);
+    assert_eq!(records.len(), 60);
+    assert_eq!(sim.stats().repeats_of_answered, 0, "replies that came meanwhile are kept until they can be stored");
+    worker.signal(Signal::TERM);
+    worker.wait().expect(0);
+}
+
+#[test]
+fn a_worker_started_before_its_servers_waits_for_them() {
+    let (mut redis, mut broker) = (RedisServer::own("everysec"), Broker::own());
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    let mut bench = Bench::over(&broker.url(), &redis.url(), "worker-early");
+    bench.enqueue(&work, "r", &corpus(5, 1));
+    std::thread::sleep(Duration::from_secs(3));
+    redis.kill();
+    broker.kill();
+    let mut worker = bench.worker(&work, &sim).spawn();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!worker.is_over(), "{}", worker.stderr());
+    broker.start();
+    std::thread::sleep(Duration::from_secs(1));
+    redis.start();
+    bench.records(5);
+    worker.signal(Signal::TERM);
+    worker.wait().expect(0);
+}
+
+#[test]
+fn a_worker_told_to_stop_under_load_ends_in_time_and_nothing_is_asked_again() {
+    let (sim, work, mut bench) = (Sim::slow(300), Workdir::with_clips(2), Bench::new("worker-term"));
+    bench.enqueue(&work, "r", &corpus(40, 2));
+    let worker = bench.worker(&work, &sim).spawn();
+    until("it works", || (sim.stats().in_flight >= 8).then_some(()));
+    let began = Instant::now();
+    worker.signal(Signal::TERM);
+    worker.wait().expect(0);
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    let worker = bench.worker(&work, &sim).spawn();
+    bench.records(40);
+    assert_eq!(sim.stats().repeats_of_answered, 0);
+    drop(worker);
+}
+
+#[test]
+fn each_bad_message_or_address_has_the_end_that_is_right_for_it() {
+    let (sim, work, mut bench) = (Sim::plain(), Workdir::with_clips(1), Bench::new("worker-bad"));
+    let clip = |uri: &str| json!({"id": uri, "video": uri, "query": "What happens?"});
+    let traversal = format!("file://{}/../home/secret.mp4", work.path("clips").display());
+    let denied = ["s3://elsewhere/clip.mp4", "file:///etc/passwd", &traversal, "https://169.254.169.254/clip.mp4"];
+    let mut items: Vec<Value> = denied.iter().map(|uri| clip(uri)).collect();
+    items.push(json!({"id": "missing", "video": "clips/none.mp4", "query": "What happens?"}));
+    items.push(json!({"id": "good", "video": "clips/0.mp4", "query": "What happens?"}));
+    let recipe = bench.enqueue(&work, "r", &items);
+    let whole = json!({"version": 1, "recipe": recipe.digest(), "enqueued_at": 0, "job":
+        {"run": "r", "item_id": "x", "revision": 0, "item": {"id": "x", "video": "/x.mp4", "query": "What?"}}});
+    let with = |path: &str, value: Value| {
+        let mut message = whole.clone();
+        *message.pointer_mut(path).unwrap() = value;
+        message.to_string()
+    };
+    let long = format!("{}{}", whole, " ".repeat(LONGEST_JOB));
+    let bad = [
+        ("not json", "{".to_owned(), "not_json"),
+        ("no job", "{}".to_owned(), "not_a_job"),
+        ("too long", long, "too_long"),
+        ("too old", with("/version", 0.into()), "too_old"),
+        ("no question", with("/job/item/query", "".into()), "not_a_job"),
+        ("other run", with("/job/run", "other".into()), "wrong_run"),
+    ];
+    for (id, body, _) in &bad {
+        bench.raw("r", id, body.as_bytes());
+    }
+    bench.raw("r", "newer", with("/version", 2.into()).as_bytes());
+    bench.raw("r", "no recipe", with("/recipe", "0".repeat(64).into()).as_bytes());
+    let worker = bench.worker(&work, &sim).spawn();
+    let (records, _) = bench.records(items.len());
+    for uri in denied {
+        let error = records[uri].record.error.as_ref().unwrap();
+        assert_eq!((records[uri].record.status, error.kind), (Status::Failed, ErrorKind::Denied), "{uri}");
+    }
+    assert_eq!(records["missing"].record.error.as_ref().unwrap().kind, ErrorKind::NotFound);
+    assert!(records["good"].record.error.is_none());
+    let dead = bench.fleet.topology.dead().name;
+    let mut letters = Vec::new();
+    until("the dead letters are there", || {
+        letters.extend(bench.drain(&dead));
+        (letters.len() >= bad.len()).then_some(())
+    });
+    for (id, _, reason) in &bad {
+        let found = letters.iter().filter(|(letter, headers)| letter == id && headers.contains(reason)).count();
+        assert_eq!(found, 1, "{id} is {reason}: {letters:?}");
+    }
+    // A message that a newer worker will read, and a job whose recipe its producer will bring again, wait.
+    let parked = until("a job waits for its recipe", || {
+        let under_way = bench.block_on(bench.fleet.jobs.under_way("r")).unwrap();
+        (!under_way.parked.is_empty()).then_some(under_way.parked)
+    });
+    assert_eq!(parked, [("recipe".to_owned(), 1)].into());
+    assert_eq!(letters.len(), bad.len(), "{letters:?}");
+    drop(worker);
 }

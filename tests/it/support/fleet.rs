@@ -10,6 +10,9 @@ use aurelia::message::{JobMessage, RecordMessage};
 use aurelia::queue::{Arrival, Records, declare};
 use aurelia::recipe::{Recipe, RecipeFile};
 use aurelia::shared::runs::{ItemMark, Lane, NewRun};
+use lapin::options::BasicGetOptions;
+use lapin::types::AMQPValue;
+use lapin::{Connection, ConnectionProperties};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -89,6 +92,33 @@ impl Bench {
             self.fleet.runs.seal(run, true).await.unwrap();
         });
         recipe
+    }
+
+    /// Puts a message as it is into the queue of a run.
+    pub(crate) fn raw(&self, run: &str, id: &str, body: &[u8]) {
+        let message = self.fleet.topology.job(run, id, body);
+        self.block_on(self.fleet.publisher.publish(&message)).unwrap();
+    }
+
+    /// Messages that are ready in a queue, taken off it with their headers as text.
+    pub(crate) fn drain(&self, queue: &str) -> Vec<(String, String)> {
+        self.block_on(async {
+            let connection = Connection::connect(&self.urls[0], ConnectionProperties::default()).await.unwrap();
+            let channel = connection.create_channel().await.unwrap();
+            let mut all = Vec::new();
+            while let Some(message) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+                let id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+                let headers = message.properties.headers().clone().unwrap_or_default();
+                let text = |value: &AMQPValue| match value {
+                    AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+                    other => format!("{other:?}"),
+                };
+                let lines = headers.inner().iter().map(|(name, value)| format!("{name}: {}\n", text(value)));
+                all.push((id, lines.collect()));
+            }
+            connection.close(200, "bye".into()).await.unwrap();
+            all
+        })
     }
 
     async fn publish(&self, recipe: &Recipe, job: Job) {
