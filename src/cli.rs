@@ -6,15 +6,23 @@
 //! | 1 | something failed: an item, a corpus line, a file |
 //! | 2 | the command line is wrong |
 //! | 64 | configuration, keys, recipe or directory do not fit |
-//! | 75 | stopped before the end; the same command goes on |
+//! | 75 | stopped before the end, or a server is away; the same command goes on |
 
 pub mod config;
+#[cfg(feature = "fleet")]
+pub mod control;
+#[cfg(feature = "fleet")]
+pub mod dead;
 pub mod demo;
 pub mod estimate;
 pub mod explain;
+#[cfg(feature = "fleet")]
+mod operator;
 pub mod progress;
 pub mod run;
 pub mod show;
+#[cfg(feature = "fleet")]
+pub mod status;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -55,6 +63,16 @@ enum Command {
     Show(show::ShowArgs),
     ExplainMiss(explain::ExplainArgs),
     Config(config::ConfigArgs),
+    #[cfg(feature = "fleet")]
+    Status(status::StatusArgs),
+    #[cfg(feature = "fleet")]
+    Pause(control::PauseArgs),
+    #[cfg(feature = "fleet")]
+    Resume(control::ResumeArgs),
+    #[cfg(feature = "fleet")]
+    Cancel(control::CancelArgs),
+    #[cfg(feature = "fleet")]
+    Dead(dead::DeadArgs),
 }
 
 /// Options of every command that reads the configuration.
@@ -83,6 +101,11 @@ impl Failure {
     /// Something failed: 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Self { code: 1, message: message.into() }
+    }
+
+    /// A server is away, or the command was stopped: 75.
+    pub fn later(message: impl Into<String>) -> Self {
+        Self { code: 75, message: message.into() }
     }
 
     /// The command line: 2.
@@ -118,6 +141,16 @@ pub fn main() -> ExitCode {
             Command::Show(args) => show::main(args).await,
             Command::ExplainMiss(args) => explain::main(args).await,
             Command::Config(args) => config::main(&args),
+            #[cfg(feature = "fleet")]
+            Command::Status(args) => status::main(args).await,
+            #[cfg(feature = "fleet")]
+            Command::Pause(args) => control::pause(args).await,
+            #[cfg(feature = "fleet")]
+            Command::Resume(args) => control::resume(args).await,
+            #[cfg(feature = "fleet")]
+            Command::Cancel(args) => control::cancel(args).await,
+            #[cfg(feature = "fleet")]
+            Command::Dead(args) => dead::main(args).await,
         }
     })
 }

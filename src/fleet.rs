@@ -75,6 +75,16 @@ impl Fleet {
         })
     }
 
+    /// What runs until the fleet is closed, and is waited for then.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Told when the fleet is closed.
+    pub fn closing(&self) -> CancellationToken {
+        self.close.clone()
+    }
+
     /// Says good-bye to the broker. What is not acknowledged goes back to its queue.
     pub async fn close(&self) {
         self.close.cancel();

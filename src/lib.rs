@@ -46,6 +46,10 @@ pub mod config;
 pub mod context;
 #[cfg(feature = "fleet")]
 pub mod fleet;
+#[cfg(feature = "fleet")]
+pub mod health;
+#[cfg(feature = "fleet")]
+pub mod metrics;
 pub mod shutdown;
 pub mod telemetry;
 

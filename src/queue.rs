@@ -5,6 +5,7 @@
 //! link       one connection that comes back by itself, its state, and a probe of its silence
 //! publisher  sent means confirmed                    intake     one message for one free slot; delivery: how it ends
 //! records    a stream of records, acknowledged up to a tag
+//! dead       dead letters, for whoever looks            depth      how much is ready
 //! ```
 //!
 //! What the whole rests on: a message is acknowledged after its effect was confirmed, never before; a broker that is away is
@@ -17,8 +18,10 @@
 
 mod address;
 mod channels;
+mod dead;
 mod declare;
 mod delivery;
+pub mod depth;
 mod error;
 mod intake;
 mod link;
@@ -27,6 +30,7 @@ mod records;
 mod topology;
 
 pub use address::Address;
+pub use dead::{DeadLetter, DeadLetters, Held, Origin};
 pub use declare::{Declared, declare};
 pub use delivery::{Delivery, Settled};
 pub use error::{QueueError, QueueErrorKind};

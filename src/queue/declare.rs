@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString};
-use lapin::{Channel, ErrorKind, ExchangeKind};
+use lapin::{Channel, ExchangeKind};
 use tokio::time::sleep;
 
+use super::depth::count;
 use super::error::{QueueError, QueueErrorKind};
 use super::link::{Link, Session};
 use super::publisher::short;
@@ -72,7 +73,7 @@ async fn once(
         exchange(session, &channel, &name, routing).await?;
     }
     for queue in queues {
-        if !exists(session, queue).await? && !created.contains(&queue.name) {
+        if count(session, &queue.name).await?.is_none() && !created.contains(&queue.name) {
             created.push(queue.name.clone());
         }
         make(session, &channel, queue).await?;
@@ -100,27 +101,6 @@ async fn exchange(session: &Session, channel: &Channel, name: &str, routing: Rou
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let declared = channel.exchange_declare(short("exchange", name)?, kind, options, FieldTable::default());
     session.answer(&format!("declaring exchange {name}"), declared).await
-}
-
-/// Whether the queue is there. On a channel of its own: the answer "no" closes it.
-async fn exists(session: &Session, queue: &Queue) -> Result<bool, QueueError> {
-    let channel = session.channel().await?;
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let asked = channel.queue_declare(short("queue", &queue.name)?, options, FieldTable::default());
-    let found = async {
-        match asked.await {
-            Ok(_) => Ok(true),
-            Err(error) if is_missing(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
-    };
-    session.answer(&format!("looking for queue {}", queue.name), found).await
-}
-
-fn is_missing(error: &lapin::Error) -> bool {
-    use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
-    matches!(error.kind(), ErrorKind::ProtocolError(error)
-        if matches!(error.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))
 }
 
 async fn make(session: &Session, channel: &Channel, queue: &Queue) -> Result<(), QueueError> {

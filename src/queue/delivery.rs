@@ -16,17 +16,17 @@ use super::publisher::{Message, Publisher};
 use super::topology::{Tier, Topology};
 
 /// How often a job was parked.
-const PARKED: &str = "aurelia-parked";
+pub(super) const PARKED: &str = "aurelia-parked";
 /// What a dead letter says of itself.
-const REASON: &str = "aurelia-reason";
-const DETAIL: &str = "aurelia-detail";
-const RUN: &str = "aurelia-run";
-const RETURNED: &str = "aurelia-returned";
-const HISTORY: &str = "aurelia-history";
+pub(super) const REASON: &str = "aurelia-reason";
+pub(super) const DETAIL: &str = "aurelia-detail";
+pub(super) const RUN: &str = "aurelia-run";
+pub(super) const RETURNED: &str = "aurelia-returned";
+pub(super) const HISTORY: &str = "aurelia-history";
 /// Longest detail of a dead letter, in characters.
 const DETAIL_LONGEST: usize = 4000;
 /// Queueing an acknowledgement at the client.
-const ACK: Duration = Duration::from_secs(5);
+pub(super) const ACK: Duration = Duration::from_secs(5);
 
 /// A job that was taken. Dropped without an end, it goes back to its queue.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl Delivery {
 }
 
 /// The waits and dead-letterings that the broker noted, one a line.
-fn history(headers: &FieldTable) -> String {
+pub(super) fn history(headers: &FieldTable) -> String {
     let Some(AMQPValue::FieldArray(deaths)) = headers.inner().get("x-death") else {
         return String::new();
     };
@@ -139,7 +139,7 @@ fn history(headers: &FieldTable) -> String {
     deaths.as_slice().iter().filter_map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn number(table: &FieldTable, name: &str) -> Option<u64> {
+pub(super) fn number(table: &FieldTable, name: &str) -> Option<u64> {
     match table.inner().get(name)? {
         AMQPValue::LongLongInt(number) => u64::try_from(*number).ok(),
         AMQPValue::LongInt(number) => u64::try_from(*number).ok(),
@@ -153,7 +153,7 @@ fn number(table: &FieldTable, name: &str) -> Option<u64> {
     }
 }
 
-fn text(table: &FieldTable, name: &str) -> Option<String> {
+pub(super) fn text(table: &FieldTable, name: &str) -> Option<String> {
     match table.inner().get(name)? {
         AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
         AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),

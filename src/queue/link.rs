@@ -11,6 +11,7 @@
 //! A blocked connection is not lost: the broker lacks memory or disk and reads nothing from those who publish. What was sent stays
 //! pending and deadlines stand still, since sending it again would double it.
 
+mod greet;
 mod supervise;
 
 use std::sync::Arc;

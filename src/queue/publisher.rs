@@ -21,7 +21,7 @@ use crate::retry::jitter;
 /// Messages under way at once; further ones wait.
 const UNDER_WAY: usize = 128;
 /// Longest message: media and prompts do not belong in messages, and long ones are what a broker is slow with.
-const LONGEST: usize = 1 << 20;
+pub(super) const LONGEST: usize = 1 << 20;
 /// Longest name or id that the protocol has room for.
 const LONGEST_NAME: usize = 255;
 /// Longest wait before a message is sent again.
@@ -37,6 +37,7 @@ pub struct Message {
     id: String,
     body: Vec<u8>,
     headers: FieldTable,
+    longest: usize,
 }
 
 /// What became of sending a message once.
@@ -59,7 +60,20 @@ impl Message {
         id: impl Into<String>,
         body: impl Into<Vec<u8>>,
     ) -> Self {
-        Self { exchange, key: key.into(), id: id.into(), body: body.into(), headers: FieldTable::default() }
+        Self {
+            exchange,
+            key: key.into(),
+            id: id.into(),
+            body: body.into(),
+            headers: FieldTable::default(),
+            longest: LONGEST,
+        }
+    }
+
+    /// Lets it be as long as this.
+    pub(super) fn up_to(mut self, longest: usize) -> Self {
+        self.longest = longest;
+        self
     }
 
     /// Adds a header.
@@ -134,8 +148,9 @@ impl Publisher {
     ///
     /// Errors are those of messages that cannot be sent at all, and of stopping.
     pub async fn publish_once(&self, message: &Message) -> Result<Outcome, QueueError> {
-        if message.body.len() > LONGEST {
-            let text = format!("{message:?} is longer than {LONGEST} bytes: keep what is large out of messages");
+        if message.body.len() > message.longest {
+            let longest = message.longest;
+            let text = format!("{message:?} is longer than {longest} bytes: keep what is large out of messages");
             return Err(QueueError::new(QueueErrorKind::Invalid, text));
         }
         let (exchange, key) = (short("exchange", &message.exchange)?, short("key", &message.key)?);

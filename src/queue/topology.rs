@@ -27,6 +27,9 @@ const NEVER: i64 = 1_000_000_000;
 /// Names at a broker are at most 255 bytes; the rest is ours.
 const LONGEST_RUN: usize = 128;
 
+/// Longest record: with all its tries, it is longer than any job.
+const LONGEST_RECORD: usize = 16 << 20;
+
 /// How long a message waits before it comes back to its run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
@@ -159,7 +162,7 @@ impl Topology {
 
     /// A record as it is published.
     pub fn record(&self, id: impl Into<String>, body: impl Into<Vec<u8>>) -> Message {
-        Message::new(self.records_exchange(), "", id, body)
+        Message::new(self.records_exchange(), "", id, body).up_to(LONGEST_RECORD)
     }
 
     /// The exchanges, in the order in which they are declared.

@@ -218,6 +218,19 @@ impl Runs {
         self.redis.command::<i64>(redis::cmd("HINCRBY").arg(info).arg(field).arg(by)).await.map(|_| ())
     }
 
+    /// A dead letter was sent back: it is counted as dead no more.
+    pub async fn revived(&self, name: &str) -> Result<(), StateError> {
+        static REVIVE: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(
+                "local dead = tonumber(redis.call('HGET', KEYS[1], 'dead') or '0')
+                 if dead <= 0 then return 0 end
+                 return redis.call('HINCRBY', KEYS[1], 'dead', -1)",
+            )
+        });
+        let info = self.info_key(name);
+        self.redis.run::<i64>(&REVIVE.on(&info)).await.map(|_| ())
+    }
+
     async fn set(&self, name: &str, field: &str, value: String) -> Result<bool, StateError> {
         static SET: LazyLock<Script> = LazyLock::new(|| {
             Script::new(

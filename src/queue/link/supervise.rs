@@ -11,6 +11,7 @@ use lapin::{Channel, Connect as _, Connection, ConnectionProperties, Event, Exch
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::greet::Silence;
 use super::{Session, Shared, State, is_blocked};
 use crate::queue::address::Address;
 use crate::queue::error::QueueError;
@@ -31,11 +32,12 @@ const PROBED: &str = "amq.direct";
 pub(super) async fn run(shared: Arc<Shared>, address: Address) {
     let stop = shared.stop.clone();
     let (mut number, mut failures) = (0, 0);
+    let mut silence = Silence::default();
     loop {
         let connected = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            connected = connect(&address, &shared.name) => connected,
+            connected = connect(&address, &shared.name, &mut silence) => connected,
         };
         match connected {
             Ok(connection) => {
@@ -59,13 +61,16 @@ fn backoff(failures: u32, jitter: f64) -> Duration {
 }
 
 /// One attempt. Cancel safe: dropped half-way, it is given up.
-async fn connect(address: &Address, name: &str) -> Result<Connection, QueueError> {
+async fn connect(address: &Address, name: &str, silence: &mut Silence) -> Result<Connection, QueueError> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let doing = format!("connecting to {address}");
-    match timeout(CONNECT, address.uri().connect(properties)).await {
-        Ok(connected) => connected.map_err(|error| QueueError::of(&doing, &error)),
-        Err(_) => Err(QueueError::unavailable(format!("{doing}: no answer within {} s", CONNECT.as_secs()))),
+    silence.may_try(address).await.map_err(|why| QueueError::unavailable(format!("{doing}: {why}")))?;
+    if let Ok(connected) = timeout(CONNECT, address.uri().connect(properties)).await {
+        silence.broken();
+        return connected.map_err(|error| QueueError::of(&doing, &error));
     }
+    silence.noticed();
+    Err(QueueError::unavailable(format!("{doing}: no answer within {} s", CONNECT.as_secs())))
 }
 
 /// Hands the connection out as a session until it is lost or told to stop.

@@ -1,0 +1,123 @@
+//! The table for people.
+
+use super::look::{Look, RunLook};
+use crate::price::Nano;
+use crate::record::Status;
+use crate::shared::runs::{Lane, Phase};
+
+const HEAD: [&str; 15] = [
+    "run",
+    "lane",
+    "phase",
+    "enqueued",
+    "ready",
+    "running",
+    "parked",
+    "accepted",
+    "exhausted",
+    "blocked",
+    "failed",
+    "dead",
+    "purged",
+    "money",
+    "eta",
+];
+
+/// The table, with a line on what it does not show by run.
+pub(super) fn table(look: &Look) -> String {
+    if look.runs.is_empty() {
+        return "no runs; a producer registers them: aurelia-producer --run NAME CORPUS\n".to_owned();
+    }
+    let mut rows = vec![HEAD.map(str::to_owned)];
+    rows.extend(look.runs.iter().map(row));
+    let widths: Vec<usize> =
+        (0..HEAD.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(
+                |(column, (cell, width))| {
+                    if column < 3 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                },
+            )
+            .collect();
+        text += cells.join("  ").trim_end();
+        text.push('\n');
+    }
+    for run in &look.runs {
+        let parked: Vec<String> =
+            run.under_way.parked.iter().map(|(reason, count)| format!("{count} for {reason}")).collect();
+        if !parked.is_empty() {
+            text += &format!("{}: parked: {}\n", run.info.name, parked.join(", "));
+        }
+    }
+    if look.records_ready > 0 {
+        text += &format!("{} records wait for the collector\n", look.records_ready);
+    }
+    if look.dead_letters > 0 {
+        text += &format!("{} dead letters: aurelia dead list\n", look.dead_letters);
+    }
+    text
+}
+
+fn row(run: &RunLook) -> [String; 15] {
+    let info = &run.info;
+    let lane = match info.lane {
+        Lane::High => "high",
+        Lane::Normal => "normal",
+        Lane::Low => "low",
+    };
+    let status = |status| run.of_status(status).to_string();
+    let parked: u64 = run.under_way.parked.values().sum();
+    [
+        info.name.clone(),
+        lane.to_owned(),
+        phase(run).to_owned(),
+        format!("{}{}", info.jobs(), if info.sealed { "" } else { "+" }),
+        run.ready.map_or_else(|| "no queue".to_owned(), |ready| ready.to_string()),
+        run.under_way.running.to_string(),
+        parked.to_string(),
+        status(Status::Accepted),
+        status(Status::Exhausted),
+        status(Status::Blocked),
+        status(Status::Failed),
+        info.dead.to_string(),
+        info.purged.to_string(),
+        Nano(info.collected.cost_nano_usd).to_string(),
+        run.eta().map_or_else(|| "-".to_owned(), duration),
+    ]
+}
+
+fn phase(run: &RunLook) -> &'static str {
+    match (run.info.phase, run.info.collected.complete) {
+        (Phase::Cancelled, _) => "cancelled",
+        (_, true) => "complete",
+        (Phase::Paused, _) => "paused",
+        (Phase::Active, _) => "active",
+    }
+}
+
+/// Two units are enough.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_has_two_units() {
+        for (seconds, shown) in [(7, "7s"), (61, "1m 1s"), (3700, "1h 1m"), (90_000, "1d 1h")] {
+            assert_eq!(duration(seconds), shown);
+        }
+    }
+}
