@@ -9,6 +9,7 @@ pub mod check;
 mod failures;
 pub mod handover;
 pub mod line;
+pub mod meter;
 pub mod parse;
 pub mod prompt;
 pub mod schema;

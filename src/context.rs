@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::agent::caller::{Caller, Live, Patience};
+use crate::agent::caller::{Caller, Live, Meter, Patience};
 use crate::agent::handover::Handover;
 use crate::agent::line::Line;
 use crate::config::{Config, Limit};
@@ -103,7 +103,8 @@ pub async fn open(
     let gate = Arc::new(Gate::open(ledger, settings.ceiling, settings.max_wait).await?);
     let journal = Journal::open(Arc::clone(&state)).await?;
     let handover = Handover::new(Uploads::open(Arc::clone(&state), client.clone(), upload_bounds(config)).await?);
-    let live = Live { client, handover, gate: Arc::clone(&gate), lines, patience: patience(config) };
+    let live =
+        Live { client, handover, gate: Arc::clone(&gate), lines, patience: patience(config), meter: Meter::default() };
     let library = library(config, &recipe, media_cache)?;
     let pipeline = pipeline(config, recipe, Caller::live(journal.clone(), live), library);
     Ok(Context { pipeline, gate, journal })

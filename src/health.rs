@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn it_is_ready_when_all_that_is_expected_was_found() {
-        let health = Health::new(Duration::from_secs(60));
+        let health = Health::new(Duration::from_mins(1));
         health.expect("a");
         assert_eq!(health.missing(), [("a", UNKNOWN.to_owned())].into());
         health.set("a", Ok(()));
@@ -251,7 +251,7 @@ mod tests {
         let health = Health::new(Duration::ZERO);
         std::thread::sleep(Duration::from_millis(2));
         assert!(health.live().unwrap_err().contains("the main loop"));
-        let health = Health::new(Duration::from_secs(60));
+        let health = Health::new(Duration::from_mins(1));
         health.tick();
         assert_eq!(health.live(), Ok(()));
     }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use self::families::Families;
+use crate::media::Stats;
 use crate::price::Nano;
 use crate::provider::Role;
 use crate::record::Status;
@@ -203,27 +204,22 @@ impl Metrics {
         self.inner.families.refusals.with_label_values(&[reason]).inc();
     }
 
-    /// A source was prepared.
-    pub fn media_prepared(&self) {
-        self.inner.families.prepared.inc();
-    }
-
-    /// So many bytes of a source were fetched.
-    pub fn media_fetched(&self, bytes: u64) {
-        self.inner.families.fetched.inc_by(bytes);
-    }
-
-    /// A source or what was made of it was found in the cache.
-    pub fn media_found(&self) {
-        self.inner.families.cache_hits.inc();
-    }
-
-    /// A source of this length was decoded in this time.
-    pub fn media_decoded(&self, length_seconds: f64, took: Duration) {
-        self.inner.families.decode.observe(took.as_secs_f64());
-        if length_seconds.is_finite() && length_seconds > 0.0 {
-            self.inner.families.decoded_seconds.inc_by(length_seconds);
+    /// What media have done since `before`.
+    pub fn media(&self, before: &Stats, now: &Stats) {
+        let work = [
+            ("hashed", before.hashed, now.hashed),
+            ("probed", before.probes, now.probes),
+            ("decoded", before.decodes, now.decodes),
+            ("clips", before.clips, now.clips),
+            ("found_in_memory", before.memory_hits, now.memory_hits),
+            ("found_on_disk", before.disk_hits, now.disk_hits),
+            ("downloaded", before.downloads, now.downloads),
+            ("unchanged", before.unchanged, now.unchanged),
+        ];
+        for (what, before, now) in work {
+            self.inner.families.media.with_label_values(&[what]).inc_by(now.saturating_sub(before));
         }
+        self.inner.families.fetched.inc_by(now.downloaded_bytes.saturating_sub(before.downloaded_bytes));
     }
 
     /// The broker delivered.
@@ -298,7 +294,7 @@ fn dollars(cost: Nano) -> f64 {
 mod tests {
     use super::*;
 
-    fn call<'a>(model: &'a str) -> Call<'a> {
+    fn call(model: &str) -> Call<'_> {
         Call {
             provider: "gemini",
             model,
@@ -329,10 +325,8 @@ mod tests {
         metrics.replies_held(2);
         metrics.reserved(Duration::from_millis(20));
         metrics.refused("budget");
-        metrics.media_prepared();
-        metrics.media_fetched(1000);
-        metrics.media_found();
-        metrics.media_decoded(12.5, Duration::from_secs(1));
+        let now = Stats { decodes: 3, disk_hits: 2, downloaded_bytes: 1000, ..Stats::default() };
+        metrics.media(&Stats { decodes: 1, ..Stats::default() }, &now);
         metrics.delivery_taken();
         metrics.deliveries_acked(3);
         metrics.deliveries_lost(1);
@@ -371,7 +365,7 @@ mod tests {
             "aurelia_job_duration_seconds_count 1",
             "aurelia_calls_total{model=\"gemini-2.5-pro\",outcome=\"ok\",provider=\"gemini\",role=\"generator\"} 1",
             "aurelia_call_cost_dollars_total{model=\"gemini-2.5-pro\",provider=\"gemini\"} 0.0025",
-            "aurelia_media_decoded_seconds_total 12.5",
+            "aurelia_media_sources_total{what=\"decoded\"} 2",
             "aurelia_deliveries_total{event=\"acked\"} 3",
             "aurelia_ready 1",
         ] {

@@ -16,6 +16,8 @@ pub use super::failures::Patience;
 use super::failures::{Failures, Next};
 use super::handover::{Handover, NotHanded};
 use super::line::{Account, Cost, Line};
+use super::meter::Ended;
+pub use super::meter::Meter;
 use crate::fault::Halt;
 use crate::journal::{Canonical, Claim, Journal, Key, Look, Stored};
 use crate::media::MediaError;
@@ -50,6 +52,8 @@ pub struct Live {
     pub lines: BTreeMap<(String, String), Line>,
     /// Retrying.
     pub patience: Patience,
+    /// Counting.
+    pub meter: Meter,
 }
 
 /// On whose behalf a call is made, and until when.
@@ -122,16 +126,23 @@ impl Caller {
                 looked = self.journal.look(key) => looked,
             };
             match looked {
-                Ok(Look::Hit(stored)) => return Ok(Paid { key, stored: *stored, attempts: 0 }),
+                Ok(Look::Hit(stored)) => {
+                    live.meter.hit();
+                    return Ok(Paid { key, stored: *stored, attempts: 0 });
+                }
                 Ok(Look::Claimed(claim)) => {
+                    live.meter.claimed();
                     let request = build();
                     let (stored, attempts) = self.pay(live, canonical, provider, &request, &claim, payer).await?;
                     return Ok(Paid { key, stored, attempts });
                 }
-                Ok(Look::Busy(waiting)) => tokio::select! {
-                    () = payer.stop.cancelled() => return Err(NoReply::Halt(Halt::Stopped)),
-                    () = waiting.done() => {}
-                },
+                Ok(Look::Busy(waiting)) => {
+                    live.meter.waited();
+                    tokio::select! {
+                        () = payer.stop.cancelled() => return Err(NoReply::Halt(Halt::Stopped)),
+                        () = waiting.done() => {}
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the journal cannot be read; no call is made until it can");
                     rest(STORE_RETRY, payer.stop).await?;
@@ -169,19 +180,34 @@ impl Caller {
                 }
             };
             let asked = Instant::now();
-            let reserved = handed.reserve(&live.gate, &cost, payer.stop).await?;
+            let reserved = handed.reserve(&live.gate, &cost, payer.stop).await.inspect_err(|no| {
+                live.meter.refused(match no {
+                    NoReply::Halt(Halt::Budget(_)) => "budget",
+                    NoReply::Halt(Halt::Wait { .. }) => "quota",
+                    NoReply::Halt(_) => "stopped",
+                    _ => "too_large",
+                });
+            })?;
             failures.waited(asked.elapsed());
+            live.meter.reserved(asked.elapsed());
             let Some((account, reservation)) = reserved else { continue };
             attempts += 1;
+            let (sent_at, role) = (Instant::now(), canonical.role);
+            let ended = |failure, usage, cost| {
+                let (provider, model, took) = (provider, request.model.as_str(), sent_at.elapsed());
+                live.meter.ended(&Ended { provider, model, role, failure, took, usage, cost });
+            };
             let error = match live.client.call(&line.endpoint, &account.credential, &handed.request).await {
                 Ok(reply) => {
                     let sent = handed.sent;
+                    ended(None, reply.usage, line.price.cost(&reply.usage));
                     let stored =
                         self.keep(live, canonical, claim, reservation, line, &cost, reply, sent, payer).await?;
                     return Ok((stored, attempts));
                 }
                 Err(error) => handed.without_addresses(error),
             };
+            ended(Some(error.kind), Usage::default(), Nano::ZERO);
             tracing::debug!(role = %canonical.role, attempt = attempts, %error, "a call failed");
             let (spent, end) = match error.billed {
                 Billed::No => (Nano::ZERO, End::Settled),
@@ -227,12 +253,17 @@ impl Caller {
         loop {
             match self.journal.store(claim, canonical, &stored, settlement).await {
                 Ok(kept) => {
+                    live.meter.stored(kept == stored);
+                    if holding.take().is_some() {
+                        live.meter.held(live.gate.held());
+                    }
                     live.gate.close(reservation, tokens, spent, end, payer.stop).await;
                     return Ok(kept);
                 }
                 Err(error) => tracing::warn!(%error, "a reply that was paid for cannot be stored; trying until it can"),
             }
             holding.get_or_insert_with(|| live.gate.holding());
+            live.meter.held(live.gate.held());
             if payer.stop.is_cancelled() {
                 let grace = *stopping.get_or_insert_with(|| Instant::now() + STORE_GRACE);
                 if Instant::now() > grace {
@@ -356,7 +387,7 @@ mod tests {
         let uploads = Uploads::open(Arc::clone(state), client.clone(), BTreeMap::new()).await.unwrap();
         let gate = Arc::new(Gate::open(ledger, None, None).await.unwrap());
         let patience = Patience { policy, backoff: Duration::from_hours(1) };
-        Live { client, handover: Handover::new(uploads), gate, lines, patience }
+        Live { client, handover: Handover::new(uploads), gate, lines, patience, meter: Meter::default() }
     }
 
     #[tokio::test]

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{OpenError, library, lines, patience, pipeline, upload_bounds};
-use crate::agent::caller::{Caller, Live};
+use crate::agent::caller::{Caller, Live, Meter};
 use crate::agent::handover::Handover;
 use crate::config::Config;
 use crate::fault::Halt;
 use crate::fleet::Fleet;
 use crate::journal::Journal;
-use crate::media::Library;
+use crate::media::{Library, Stats};
+use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::price::Nano;
 use crate::provider::http::Client;
@@ -36,9 +37,10 @@ pub struct Common {
     uploads: Uploads,
     books: Books,
     hall: Arc<Hall>,
+    metrics: Metrics,
     cache: PathBuf,
     /// By media settings, so that runs that prepare alike share decodes and their bounds.
-    libraries: Mutex<HashMap<String, Library>>,
+    libraries: Mutex<HashMap<String, (Library, Stats)>>,
 }
 
 impl Common {
@@ -46,7 +48,7 @@ impl Common {
     ///
     /// # Errors
     /// Certificates that cannot be used.
-    pub async fn open(fleet: &Fleet, cache: PathBuf) -> Result<Self, OpenError> {
+    pub async fn open(fleet: &Fleet, metrics: Metrics, cache: PathBuf) -> Result<Self, OpenError> {
         let config = fleet.config.clone();
         let client = Client::new(&config.http).map_err(|message| OpenError::Halt(Halt::Setup(message)))?;
         let (redis, claims) = (fleet.redis.clone(), Claims::new(fleet.redis.clone()));
@@ -57,6 +59,7 @@ impl Common {
             uploads,
             books: Books::new(redis),
             hall: Arc::new(Hall::new(Some(LONGEST_WAIT))),
+            metrics,
             cache,
             libraries: Mutex::default(),
             config,
@@ -78,6 +81,7 @@ impl Common {
             gate: Arc::new(Gate::shared(books, Arc::clone(&self.hall))),
             lines,
             patience: patience(&self.config),
+            meter: Meter::new(self.metrics.clone()),
         };
         let library = self.library(&recipe)?;
         Ok(pipeline(&self.config, recipe, Caller::live(self.journal.clone(), live), library))
@@ -86,11 +90,21 @@ impl Common {
     fn library(&self, recipe: &Recipe) -> Result<Library, OpenError> {
         let key = format!("{:?} {:?}", recipe.media, recipe.wants());
         let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = libraries.get(&key) {
+        if let Some((known, _)) = libraries.get(&key) {
             return Ok(known.clone());
         }
         let made = library(&self.config, recipe, &self.cache)?;
-        libraries.insert(key, made.clone());
+        libraries.insert(key, (made.clone(), Stats::default()));
         Ok(made)
+    }
+
+    /// Counts what media have done since it was last called.
+    pub fn count_media(&self) {
+        let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
+        for (library, before) in libraries.values_mut() {
+            let now = library.stats();
+            self.metrics.media(before, &now);
+            *before = now;
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The counters themselves: names, help texts, labels, buckets.
 
 use prometheus::{
-    Counter, CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     core::Collector,
 };
 
@@ -13,7 +13,6 @@ const JOB_SECONDS: [f64; 11] = [0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 180.0, 600
 /// Models that think answer after minutes, simulated ones after milliseconds.
 const CALL_SECONDS: [f64; 12] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0];
 const WAIT_SECONDS: [f64; 10] = [0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0];
-const DECODE_SECONDS: [f64; 9] = [0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 600.0];
 
 /// Everything that is counted.
 #[derive(Debug)]
@@ -33,11 +32,8 @@ pub(super) struct Families {
     pub(super) quota_wait: Histogram,
     pub(super) reservations: IntCounter,
     pub(super) refusals: IntCounterVec,
-    pub(super) prepared: IntCounter,
+    pub(super) media: IntCounterVec,
     pub(super) fetched: IntCounter,
-    pub(super) cache_hits: IntCounter,
-    pub(super) decode: Histogram,
-    pub(super) decoded_seconds: Counter,
     pub(super) deliveries: IntCounterVec,
     pub(super) reconnects: IntCounterVec,
     pub(super) recipe_missing: IntCounter,
@@ -74,11 +70,9 @@ impl Families {
             quota_wait: add.histogram("quota_wait_seconds", "Waits for an appointment with a provider.", &WAIT_SECONDS)?,
             reservations: add.counter("quota_reservations_total", "Reservations of requests, tokens and money that were given.")?,
             refusals: add.counters("quota_refusals_total", "Reservations that were refused, by reason.", &["reason"])?,
-            prepared: add.counter("media_prepared_total", "Sources prepared for models.")?,
+            media: add.counters("media_sources_total", "Sources, by what was done with them (hashed, probed, decoded, clips, \
+                found_in_memory, found_on_disk, downloaded, unchanged).", &["what"])?,
             fetched: add.counter("media_fetched_bytes_total", "Bytes of sources fetched.")?,
-            cache_hits: add.counter("media_cache_hits_total", "Sources or prepared media found in the disk cache.")?,
-            decode: add.histogram("media_decode_duration_seconds", "Time of one full decode.", &DECODE_SECONDS)?,
-            decoded_seconds: add.float("media_decoded_seconds_total", "Seconds of media that were decoded.")?,
             deliveries: add.counters("deliveries_total", "Deliveries by the broker, by what became of them (taken, acked, lost).",
                 &["event"])?,
             reconnects: add.counters("reconnects_total", "Connections that were made again, by link.", &["link"])?,
@@ -102,10 +96,6 @@ impl Adder<'_> {
 
     fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
         self.add(IntCounter::with_opts(opts(name, help)))
-    }
-
-    fn float(&self, name: &str, help: &str) -> prometheus::Result<Counter> {
-        self.add(Counter::with_opts(opts(name, help)))
     }
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {

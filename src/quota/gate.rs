@@ -175,6 +175,7 @@ impl Gate {
     }
 
     /// The end of an attempt whose reply is stored, with what [`Reservation::settlement`] gave.
+    #[cfg_attr(not(feature = "fleet"), expect(clippy::unused_async, reason = "a fleet's is told to Redis"))]
     pub async fn close(&self, reservation: Reservation, tokens: u64, cost: Nano, end: End, stop: &CancellationToken) {
         match reservation.0 {
             Taken::Embedded(taken) => taken.close(tokens, cost, end),
@@ -200,6 +201,11 @@ impl Gate {
     pub fn holding(&self) -> Holding<'_> {
         self.hall.held.send_modify(|held| *held += 1);
         Holding(self)
+    }
+
+    /// How many paid replies are not stored.
+    pub fn held(&self) -> usize {
+        *self.hall.held.borrow()
     }
 
     /// The provider asks this account to wait.

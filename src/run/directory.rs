@@ -57,11 +57,8 @@ pub struct Start {
 
 /// Where the state is.
 pub fn state_path(config: &Config, out: &Path) -> PathBuf {
-    match &config.shared {
-        Shared::Embedded(path) => path.clone(),
-        // A fleet's state is refused before this is asked.
-        _ => out.join(".aurelia").join("state.sqlite"),
-    }
+    // A fleet's state is refused before this is asked.
+    if let Shared::Embedded(path) = &config.shared { path.clone() } else { out.join(".aurelia").join("state.sqlite") }
 }
 
 /// Where the media of a directory are kept that are prepared with this configuration.
@@ -96,10 +93,11 @@ impl Directory {
         let state_path = state_path(config, &path);
         same_state(&inner, &config.shared)?;
         let state = Arc::new(State::open(&state_path)?);
-        let place = match config.shared {
-            // The directory may be moved with its state.
-            Shared::Embedded(_) => fs::canonicalize(&path).map_err(failed)?.display().to_string(),
-            _ => ".".to_owned(),
+        // The directory may be moved with its state.
+        let place = if matches!(config.shared, Shared::Embedded(_)) {
+            fs::canonicalize(&path).map_err(failed)?.display().to_string()
+        } else {
+            ".".to_owned()
         };
         let name = if let Some(name) = &options.name { name.clone() } else { folder_name(&path).map_err(failed)? };
         let run = pin(&state, &place, name, recipe, options).await?;

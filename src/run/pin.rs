@@ -42,9 +42,10 @@ fn other_recipe(out: &Path, begun: &str, now: &str) -> RunError {
 /// A directory stays with the state it was begun with: another one knows nothing of what was paid.
 pub(super) fn same_state(inner: &Path, shared: &Shared) -> Result<(), RunError> {
     let failed = |e: std::io::Error| RunError::Failed(format!("{}: {e}", inner.display()));
-    let now = match shared {
-        Shared::Embedded(path) => std::path::absolute(path).map_err(failed)?.display().to_string(),
-        _ => "in the directory".to_owned(),
+    let now = if let Shared::Embedded(path) = shared {
+        std::path::absolute(path).map_err(failed)?.display().to_string()
+    } else {
+        "in the directory".to_owned()
     };
     let note = inner.join("state-is");
     match fs::read_to_string(&note) {

@@ -22,6 +22,7 @@ use super::pipelines::{NoPipeline, Pipelines};
 use crate::fault::Halt;
 use crate::fleet::Fleet;
 use crate::message::{JobMessage, RecordMessage, Unreadable};
+use crate::metrics::{End as Metered, Metrics};
 use crate::pipeline::{Leave, NoRecord, Pipeline};
 use crate::queue::{Delivery, QueueError, QueueErrorKind, Settled, Tier, declare};
 use crate::record::Record;
@@ -39,6 +40,7 @@ pub(super) struct Desk {
     fleet: Arc<Fleet>,
     pipelines: Pipelines,
     faults: Arc<Faults>,
+    metrics: Metrics,
     suspects: Semaphore,
 }
 
@@ -64,13 +66,14 @@ enum End {
 }
 
 impl Desk {
-    pub(super) fn new(fleet: Arc<Fleet>, pipelines: Pipelines, faults: Arc<Faults>) -> Self {
-        Self { fleet, pipelines, faults, suspects: Semaphore::new(SUSPECTS) }
+    pub(super) fn new(fleet: Arc<Fleet>, pipelines: Pipelines, faults: Arc<Faults>, metrics: Metrics) -> Self {
+        Self { fleet, pipelines, faults, metrics, suspects: Semaphore::new(SUSPECTS) }
     }
 
     /// Serves one delivery to its end. Dropped half-way, it goes back to its queue.
     pub(super) async fn serve(&self, delivery: Delivery) {
         let began = Instant::now();
+        self.metrics.delivery_taken();
         let message = match JobMessage::decode(&delivery.body) {
             Ok(message) if message.job.run == delivery.run => message,
             Ok(message) => {
@@ -82,7 +85,7 @@ impl Desk {
             Err(Unreadable::Newer(version)) => {
                 tracing::warn!(version, run = delivery.run, "a job waits for a newer worker");
                 let body = delivery.body.clone();
-                return self.end("park", delivery.park(Tier::Minute, body).await);
+                return self.end(Metered::Parked("newer"), delivery.park(Tier::Minute, body).await);
             }
         };
         let job_id = message.job.id();
@@ -104,6 +107,7 @@ impl Desk {
         let pipeline = match self.pipelines.of(run, &message.recipe).await {
             Ok(pipeline) => pipeline,
             Err(NoPipeline::NoRecipe) => {
+                self.metrics.recipe_missing();
                 tracing::warn!(run, recipe = message.recipe, "a recipe is not registered; run the producer again");
                 return Err(End::Park(Tier::Minute, "recipe"));
             }
@@ -133,6 +137,7 @@ impl Desk {
 
     /// Runs the job as far as it gets before its delivery's deadline.
     async fn job(&self, pipeline: &Pipeline, message: &JobMessage, began: Instant) -> End {
+        let _running = self.metrics.job_starts();
         let stop = self.fleet.shutdown.drain.child_token();
         let deadline = self.fleet.config.worker.delivery_deadline.saturating_sub(began.elapsed());
         let timer = async {
@@ -157,6 +162,7 @@ impl Desk {
             Ok(Err(NoRecord::Halt(halt))) => halt,
             Ok(Err(NoRecord::Missing(_))) => Halt::Worker("a job was run offline".to_owned()),
             Err(_) => {
+                self.metrics.panicked();
                 tracing::error!(item = message.job.item_id, "a job panicked, which is a defect");
                 return End::Panicked;
             }
@@ -192,13 +198,14 @@ impl Desk {
         let (fleet, run) = (&self.fleet, delivery.run.clone());
         match end {
             End::Record(record) => {
-                let item = record.item_id.clone();
-                tracing::info!(run, item, status = record.status.name(), score = record.score, "done");
+                let (item, status) = (record.item_id.clone(), record.status);
+                tracing::info!(run, item, status = status.name(), score = record.score, "done");
                 let body = serde_json::to_vec(&RecordMessage::new(*record, &message.job)).unwrap_or_default();
                 match self.publish(&run, &fleet.topology.record(job_id, body)).await {
                     Ok(()) => {
                         self.ended(&run, job_id).await;
-                        self.end("ack", Ok(delivery.ack().await));
+                        self.metrics.job_recorded(status);
+                        self.end(Metered::Acked, Ok(delivery.ack().await));
                     }
                     Err(error) if error.kind == QueueErrorKind::Invalid => {
                         self.dead(delivery, job_id, "record_too_long", &error.to_string()).await;
@@ -213,7 +220,7 @@ impl Desk {
                     Ok(body) => match self.publish(&run, &fleet.topology.job(&run, job_id, body)).await {
                         Ok(()) => {
                             self.ended(&run, job_id).await;
-                            self.end("continue", Ok(delivery.ack().await));
+                            self.end(Metered::Continued, Ok(delivery.ack().await));
                         }
                         Err(error) => tracing::warn!(%error, "a job was not put back; it comes again"),
                     },
@@ -231,7 +238,7 @@ impl Desk {
                     tracing::debug!(%error, "a waiting job is not counted");
                 }
                 let body = delivery.body.clone();
-                self.end("park", delivery.park(tier, body).await);
+                self.end(Metered::Parked(reason), delivery.park(tier, body).await);
             }
             End::Dead(reason, detail) => self.dead(delivery, job_id, reason, &detail).await,
             End::GiveBack => {
@@ -239,9 +246,9 @@ impl Desk {
                 if started == Began::Yes {
                     self.ended(&run, job_id).await;
                 }
-                self.end("give back", Ok(delivery.give_back().await));
+                self.end(Metered::GivenBack, Ok(delivery.give_back().await));
             }
-            End::Panicked => self.end("give back", Ok(delivery.give_back().await)),
+            End::Panicked => self.end(Metered::GivenBack, Ok(delivery.give_back().await)),
         }
     }
 
@@ -262,7 +269,7 @@ impl Desk {
         }
     }
 
-    async fn dead(&self, delivery: Delivery, job_id: &str, reason: &str, detail: &str) {
+    async fn dead(&self, delivery: Delivery, job_id: &str, reason: &'static str, detail: &str) {
         let run = delivery.run.clone();
         tracing::warn!(run, job_id, reason, detail, "a job is a dead letter");
         let settled = delivery.dead(reason, detail).await;
@@ -272,10 +279,10 @@ impl Desk {
                 tracing::debug!(%error, "a dead letter is not counted");
             }
         }
-        self.end("dead", settled);
+        self.end(Metered::Dead(reason), settled);
     }
 
-    async fn unreadable(&self, delivery: Delivery, reason: &str, detail: &str) {
+    async fn unreadable(&self, delivery: Delivery, reason: &'static str, detail: &str) {
         let run = delivery.run.clone();
         tracing::warn!(run, reason, detail, "a message is no job; it is a dead letter");
         let settled = delivery.dead(reason, detail).await;
@@ -284,7 +291,7 @@ impl Desk {
         {
             tracing::debug!(%error, "a dead letter is not counted");
         }
-        self.end("dead", settled);
+        self.end(Metered::Dead(reason), settled);
     }
 
     /// The job's start counts no more. What cannot be told makes it a suspect next time, no more.
@@ -304,12 +311,19 @@ impl Desk {
         End::GiveBack
     }
 
-    #[expect(clippy::unused_self, reason = "metrics count here")]
-    fn end(&self, what: &str, settled: Result<Settled, QueueError>) {
+    /// Takes note of how a delivery ended.
+    fn end(&self, end: Metered, settled: Result<Settled, QueueError>) {
+        self.pipelines.count_media();
         match settled {
-            Ok(Settled::Told) => {}
-            Ok(Settled::Lost) => tracing::debug!(what, "a delivery was lost with its connection; its job comes again"),
-            Err(error) => tracing::warn!(%error, what, "a delivery has no end; its job comes again"),
+            Ok(Settled::Told) => {
+                self.metrics.deliveries_acked(u64::from(end != Metered::GivenBack));
+                self.metrics.delivery_ended(end);
+            }
+            Ok(Settled::Lost) => {
+                self.metrics.deliveries_lost(1);
+                self.metrics.delivery_ended(end);
+            }
+            Err(error) => tracing::warn!(%error, ?end, "a delivery has no end; its job comes again"),
         }
     }
 }

@@ -41,6 +41,11 @@ impl Pipelines {
         Self { runs, common, made: Mutex::default() }
     }
 
+    /// See [`Common::count_media`].
+    pub(super) fn count_media(&self) {
+        self.common.count_media();
+    }
+
     /// The pipeline of a job of this run with this recipe.
     pub(super) async fn of(&self, run: &str, digest: &str) -> Result<Arc<Pipeline>, NoPipeline> {
         let info = self.runs.get(run).await.map_err(NoPipeline::State)?.ok_or(NoPipeline::NoRecipe)?;

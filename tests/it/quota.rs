@@ -30,9 +30,9 @@ fn unlimited() -> Limits {
     }
 }
 
-fn call<'a>(id: &'a str, tokens: u64, bound: u64, ceilings: (Option<u64>, Option<u64>)) -> Call<'a> {
+fn call(id: &str, tokens: u64, bound: u64, ceilings: (Option<u64>, Option<u64>)) -> Call<'_> {
     let (run, all) = ceilings;
-    let lease = Duration::from_secs(600);
+    let lease = Duration::from_mins(10);
     Call { id, run: "r", account: "a", tokens, bound: Nano(bound), lease, ceilings: (run.map(Nano), all.map(Nano)) }
 }
 

@@ -21,10 +21,11 @@ pub(in crate::upload) enum Rows {
 }
 
 /// A process that brings a clip to a provider does so alone.
-#[cfg(feature = "fleet")]
-pub(super) type Alone = Option<Held>;
-#[cfg(not(feature = "fleet"))]
-pub(super) type Alone = ();
+#[derive(Default)]
+pub(super) struct Alone {
+    #[cfg(feature = "fleet")]
+    _held: Option<Held>,
+}
 
 #[cfg(feature = "fleet")]
 static REMOVE: LazyLock<Script> = LazyLock::new(|| {
@@ -80,7 +81,7 @@ impl Rows {
             #[cfg(feature = "fleet")]
             Self::Shared(redis, claims) => {
                 let claim = redis.key(&tag(key), &format!("claim:{}", key.sha256));
-                claims.take(&claim).await.map(Some)
+                Ok(Alone { _held: Some(claims.take(&claim).await?) })
             }
         }
     }
