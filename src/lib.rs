@@ -44,6 +44,8 @@ pub mod config;
 pub mod context;
 #[cfg(feature = "fleet")]
 pub mod fleet;
+#[cfg(feature = "fleet")]
+pub mod producer;
 pub mod shutdown;
 pub mod telemetry;
 

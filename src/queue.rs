@@ -16,9 +16,11 @@
 //! acknowledgements must still get through then.
 
 mod address;
+mod batch;
 mod channels;
 mod declare;
 mod delivery;
+mod depth;
 mod error;
 mod intake;
 mod link;
@@ -29,6 +31,7 @@ mod topology;
 pub use address::Address;
 pub use declare::{Declared, declare};
 pub use delivery::{Delivery, Settled};
+pub use depth::ready;
 pub use error::{QueueError, QueueErrorKind};
 pub use intake::Intake;
 pub use link::{Link, State};

@@ -117,7 +117,7 @@ async fn exists(session: &Session, queue: &Queue) -> Result<bool, QueueError> {
     session.answer(&format!("looking for queue {}", queue.name), found).await
 }
 
-fn is_missing(error: &lapin::Error) -> bool {
+pub(super) fn is_missing(error: &lapin::Error) -> bool {
     use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
     matches!(error.kind(), ErrorKind::ProtocolError(error)
         if matches!(error.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))

@@ -21,7 +21,7 @@ use crate::retry::jitter;
 /// Messages under way at once; further ones wait.
 const UNDER_WAY: usize = 128;
 /// Longest message: media and prompts do not belong in messages, and long ones are what a broker is slow with.
-const LONGEST: usize = 1 << 20;
+pub(super) const LONGEST: usize = 1 << 20;
 /// Longest name or id that the protocol has room for.
 const LONGEST_NAME: usize = 255;
 /// Longest wait before a message is sent again.
@@ -32,10 +32,10 @@ const PERSISTENT: u8 = 2;
 /// A message and where it goes.
 #[derive(Clone, PartialEq)]
 pub struct Message {
-    exchange: String,
-    key: String,
+    pub(super) exchange: String,
+    pub(super) key: String,
     id: String,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
     headers: FieldTable,
 }
 
@@ -73,7 +73,7 @@ impl Message {
         self.with(name, LongString::from(text))
     }
 
-    fn properties(&self) -> Result<BasicProperties, QueueError> {
+    pub(super) fn properties(&self) -> Result<BasicProperties, QueueError> {
         Ok(BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
             .with_message_id(short("message id", &self.id)?)
@@ -91,7 +91,7 @@ impl fmt::Debug for Message {
 /// Sends messages over a link of its own. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    channels: Channels,
+    pub(super) channels: Channels,
 }
 
 impl Publisher {
