@@ -1,5 +1,10 @@
 //! `aurelia-producer`.
 
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(1)
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    aurelia::producer::main()
 }

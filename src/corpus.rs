@@ -8,7 +8,17 @@
 //! A relative path is resolved against the corpus file's folder, so a corpus and its clips move together. What carries
 //! a scheme (`s3://`, or a mistaken `C:`) is left as it is for the media stores to take or to refuse by name.
 
+#[cfg(feature = "fleet")]
+mod cells;
+#[cfg(feature = "fleet")]
+mod csv;
 mod lines;
+#[cfg(feature = "fleet")]
+mod parquet;
+#[cfg(feature = "fleet")]
+mod prefix;
+#[cfg(feature = "fleet")]
+pub mod reader;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -47,12 +57,18 @@ impl Corpus<BufReader<File>> {
         if file.metadata()?.is_dir() {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder, not a file of JSON lines"));
         }
-        let absolute = std::path::absolute(path)?;
-        let folder = absolute.parent().unwrap_or(&absolute).to_str();
-        let folder =
-            folder.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "its folder's name is not UTF-8"))?;
-        Ok(Self::new(BufReader::with_capacity(64 * 1024, file), folder))
+        let folder = folder(path)?;
+        Ok(Self::new(BufReader::with_capacity(64 * 1024, file), &folder))
     }
+}
+
+/// What relative paths in a corpus are relative to.
+fn folder(path: &Path) -> io::Result<String> {
+    let absolute = std::path::absolute(path)?;
+    let folder = absolute.parent().unwrap_or(&absolute).to_str();
+    folder
+        .map(str::to_owned)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "its folder's name is not UTF-8"))
 }
 
 impl<R: BufRead> Corpus<R> {

@@ -11,6 +11,9 @@
 mod fields;
 mod read;
 
+#[cfg(feature = "fleet")]
+pub(crate) use read::FIELDS;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -151,12 +154,18 @@ impl Item {
     /// Says which field is wrong, how, and what would be right.
     pub fn from_line(line: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_str(line).map_err(|error| json_error(&error))?;
-        let item = match value {
-            Value::Object(map) => Self::try_from(map)?,
-            other => {
-                return Err(format!("a line is {}, not a JSON object", fields::kind(&other)));
-            }
-        };
+        match value {
+            Value::Object(map) => Self::from_fields(map),
+            other => Err(format!("a line is {}, not a JSON object", fields::kind(&other))),
+        }
+    }
+
+    /// Reads the fields of one corpus line; see [`Item::from_line`].
+    ///
+    /// # Errors
+    /// As [`Item::from_line`].
+    pub fn from_fields(fields: Map<String, Value>) -> Result<Self, String> {
+        let item = Self::try_from(fields)?;
         match item.media.iter().find(|medium| medium.resolved.is_some()) {
             Some(medium) => {
                 Err(format!("medium {:?} gives \"resolved\", which is set by the reader alone", medium.name))

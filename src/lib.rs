@@ -47,9 +47,13 @@ pub mod context;
 #[cfg(feature = "fleet")]
 pub mod fleet;
 #[cfg(feature = "fleet")]
+<<<<<<< HEAD
 pub mod health;
 #[cfg(feature = "fleet")]
 pub mod metrics;
+=======
+pub mod producer;
+>>>>>>> wt-producer
 pub mod shutdown;
 pub mod telemetry;
 

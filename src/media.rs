@@ -38,6 +38,8 @@ pub(crate) use self::library::blocking;
 pub use self::limits::Limits;
 pub use self::look::{KeyFrame, key_frames};
 pub use self::settings::{AudioFormat, Selection, Settings, Wants};
+#[cfg(feature = "fleet")]
+pub use self::source::Listing;
 pub use self::source::{Allowed, Lookup, Store, without_secrets};
 pub use self::stats::Stats;
 use crate::provider::Blob;

@@ -17,11 +17,16 @@
 //! acknowledgements must still get through then.
 
 mod address;
+mod batch;
 mod channels;
 mod dead;
 mod declare;
 mod delivery;
+<<<<<<< HEAD
 pub mod depth;
+=======
+mod depth;
+>>>>>>> wt-producer
 mod error;
 mod intake;
 mod link;
@@ -33,6 +38,7 @@ pub use address::Address;
 pub use dead::{DeadLetter, DeadLetters, Held, Origin};
 pub use declare::{Declared, declare};
 pub use delivery::{Delivery, Settled};
+pub use depth::ready;
 pub use error::{QueueError, QueueErrorKind};
 pub use intake::Intake;
 pub use link::{Link, State};

@@ -4,12 +4,13 @@
 //! the bound that is reserved for its calls. Lengths of clips are not read, as that takes a decoder or a download for each;
 //! clips and sound are taken to last a minute, and where they are shown it is said that longer ones cost more. Whether files are there is looked at.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::json;
 
+use crate::agent::line::Line;
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::context;
@@ -21,7 +22,7 @@ use crate::run::Options;
 use crate::run::plan::{Fingerprint, Plan, lines};
 
 /// What clips and sound are taken to last.
-const SOUND_MS: u64 = 60_000;
+pub(crate) const SOUND_MS: u64 = 60_000;
 /// What a prompt is taken to hold beside question and media, in bytes.
 const PROMPT_BYTES: usize = 3000;
 /// Of its maximum, what a reply is taken to use.
@@ -80,19 +81,25 @@ pub fn of(
             continue;
         }
         estimate.pending += 1;
-        let (mut low, mut high) = (Nano::ZERO, Nano::ZERO);
-        for role in Role::ALL {
-            let seat = recipe.seat(role);
-            let Some(line) = lines_of.get(&(seat.provider.clone(), seat.model.clone())) else { continue };
-            let request = request(recipe, role, &item);
-            let max_output = line.endpoint.protocol.max_billed_output(&request);
-            low = low.saturating_add(likely(&line.price, &request));
-            high = high.saturating_add(line.price.upper_bound(&request, max_output));
-        }
+        let (low, high) = of_item(&lines_of, recipe, &item);
         estimate.low = estimate.low.saturating_add(low);
-        estimate.high = estimate.high.saturating_add(Nano(high.0.saturating_mul(u64::from(recipe.max_tries))));
+        estimate.high = estimate.high.saturating_add(high);
     }
     Ok(estimate)
+}
+
+/// What one item costs: once through the loop with average replies, and through all tries at the bound.
+pub fn of_item(lines: &BTreeMap<(String, String), Line>, recipe: &Recipe, item: &Item) -> (Nano, Nano) {
+    let (mut low, mut high) = (Nano::ZERO, Nano::ZERO);
+    for role in Role::ALL {
+        let seat = recipe.seat(role);
+        let Some(line) = lines.get(&(seat.provider.clone(), seat.model.clone())) else { continue };
+        let request = request(recipe, role, item);
+        let max_output = line.endpoint.protocol.max_billed_output(&request);
+        low = low.saturating_add(likely(&line.price, &request));
+        high = high.saturating_add(line.price.upper_bound(&request, max_output));
+    }
+    (low, Nano(high.0.saturating_mul(u64::from(recipe.max_tries))))
 }
 
 impl Estimate {
@@ -211,7 +218,7 @@ fn request(recipe: &Recipe, role: Role, item: &Item) -> Request {
     }
 }
 
-fn absent(config: &Config, location: &str) -> Option<String> {
+pub(crate) fn absent(config: &Config, location: &str) -> Option<String> {
     let path = match config.store.local_path(location) {
         Ok(Some(path)) => path,
         // What a server has is looked at when it is fetched.

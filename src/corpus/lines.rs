@@ -13,6 +13,7 @@ pub(super) struct Lines<R> {
     reader: R,
     most: usize,
     number: u64,
+    offset: u64,
     buffer: Vec<u8>,
 }
 
@@ -27,7 +28,22 @@ pub(super) enum Raw<'a> {
 
 impl<R: BufRead> Lines<R> {
     pub(super) fn new(reader: R, most: usize) -> Self {
-        Self { reader, most, number: 0, buffer: Vec::new() }
+        Self::after(reader, most, 0, 0)
+    }
+
+    /// Goes on after so many lines and bytes, which `reader` has passed.
+    pub(super) fn after(reader: R, most: usize, number: u64, offset: u64) -> Self {
+        Self { reader, most, number, offset, buffer: Vec::new() }
+    }
+
+    /// Lines and bytes read so far.
+    pub(super) fn place(&self) -> (u64, u64) {
+        (self.number, self.offset)
+    }
+
+    /// The line read last, or its beginning.
+    pub(super) fn last(&self) -> &[u8] {
+        self.buffer.trim_ascii()
     }
 
     /// The next line that holds anything but white space, with its number from 1; `None` at the end.
@@ -72,6 +88,7 @@ impl<R: BufRead> Lines<R> {
             length += piece.len() as u64;
             let used = piece.len() + usize::from(end.is_some());
             self.reader.consume(used);
+            self.offset += used as u64;
             if end.is_some() {
                 return Ok(Some(length));
             }

@@ -5,13 +5,15 @@ use serde_json::{Map, Value};
 use super::fields::{self, Fields};
 use super::{Item, MAX_ANSWER, MAX_MEDIA, MAX_METADATA, MAX_QUERY, MAX_URI, MediaKind, MediaRef};
 
+/// The fields of an item, as a corpus names them.
+pub(crate) const FIELDS: [&str; 10] =
+    ["id", "video", "audio", "media", "query", "answer", "choices", "task", "sample", "metadata"];
+
 impl TryFrom<Map<String, Value>> for Item {
     type Error = String;
 
     fn try_from(map: Map<String, Value>) -> Result<Self, String> {
-        const KNOWN: [&str; 10] =
-            ["id", "video", "audio", "media", "query", "answer", "choices", "task", "sample", "metadata"];
-        let mut fields = Fields::new(map, &KNOWN, "")?;
+        let mut fields = Fields::new(map, &FIELDS, "")?;
         let id = fields.text("id")?;
         if let Some(id) = &id {
             name_like("id", id)?;

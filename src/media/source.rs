@@ -39,6 +39,8 @@ pub(crate) use self::allow::Roots;
 use self::object::Object;
 pub(crate) use self::origin::{Origin, any_remote, refused};
 pub(crate) use self::remote::Remote;
+#[cfg(feature = "fleet")]
+pub use self::s3::Listing;
 pub use self::store::{Lookup, Store};
 pub(crate) use self::web::WebUrl;
 use super::{MediaError, MediaErrorKind};

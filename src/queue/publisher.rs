@@ -32,10 +32,10 @@ const PERSISTENT: u8 = 2;
 /// A message and where it goes.
 #[derive(Clone, PartialEq)]
 pub struct Message {
-    exchange: String,
-    key: String,
+    pub(super) exchange: String,
+    pub(super) key: String,
     id: String,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
     headers: FieldTable,
     longest: usize,
 }
@@ -87,7 +87,7 @@ impl Message {
         self.with(name, LongString::from(text))
     }
 
-    fn properties(&self) -> Result<BasicProperties, QueueError> {
+    pub(super) fn properties(&self) -> Result<BasicProperties, QueueError> {
         Ok(BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
             .with_message_id(short("message id", &self.id)?)
@@ -105,7 +105,7 @@ impl fmt::Debug for Message {
 /// Sends messages over a link of its own. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    channels: Channels,
+    pub(super) channels: Channels,
 }
 
 impl Publisher {

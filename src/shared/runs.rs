@@ -90,6 +90,8 @@ pub struct RunInfo {
     pub ceiling: Option<Nano>,
     /// When it was registered, in seconds since the epoch.
     pub created_at: i64,
+    /// How often its queue was lost ([`Runs::queue_lost`]).
+    pub generation: u64,
     /// What the collector has.
     pub collected: Collected,
 }
@@ -283,6 +285,7 @@ fn info(name: &str, fields: &BTreeMap<String, String>) -> Option<RunInfo> {
         dead: number("dead"),
         ceiling: fields.get("ceiling").and_then(|text| text.parse().ok()).map(Nano),
         created_at: fields.get("created").and_then(|text| text.parse().ok()).unwrap_or(0),
+        generation: number("generation"),
         collected: fields.get("collected").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
     })
 }

@@ -15,6 +15,8 @@ mod load;
 mod media;
 mod parity;
 #[cfg(feature = "fleet")]
+mod producer;
+#[cfg(feature = "fleet")]
 mod queue;
 #[cfg(feature = "fleet")]
 mod quota;

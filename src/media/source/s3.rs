@@ -7,8 +7,10 @@
 
 mod client;
 mod fault;
+mod list;
 
 pub(super) use self::client::{Buckets, Client, Stream};
+pub use self::list::Listing;
 
 /// Why this build cannot fetch from S3.
 pub(super) const LACKS: Option<&str> = None;

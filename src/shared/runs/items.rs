@@ -26,6 +26,8 @@ pub enum Fate {
     Unconfirmed,
     /// It is enqueued.
     Known,
+    /// It was enqueued, and its queue was lost since: the same, but it is counted already.
+    Lost,
     /// Its id stands for other content.
     Other,
 }
@@ -43,16 +45,19 @@ impl ItemMark {
 
 static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "local fates = {}
-         for i, key in ipairs(KEYS) do
-           local id, content = ARGV[2 * i - 1], ARGV[2 * i]
-           local known = redis.call('HGET', key, id)
+        "local now = string.char(49 + (redis.call('HGET', KEYS[1], 'generation') or 0) % 200)
+         local fates = {}
+         for i = 2, #KEYS do
+           local id, content = ARGV[2 * i - 3], ARGV[2 * i - 2]
+           local known = redis.call('HGET', KEYS[i], id)
+           local fate = 2
            if not known then
-             redis.call('HSET', key, id, content .. '0')
-             fates[i] = 0
-           elseif string.sub(known, 1, 8) ~= content then fates[i] = 3
-           elseif string.sub(known, 9, 9) == '0' then fates[i] = 1
-           else fates[i] = 2 end
+             redis.call('HSET', KEYS[i], id, content .. '0')
+             fate = 0
+           elseif string.sub(known, 1, 8) ~= content then fate = 3
+           elseif string.sub(known, 9, 9) == '0' then fate = 1
+           elseif string.sub(known, 9, 9) ~= now then fate = 4 end
+           fates[i - 1] = fate
          end
          return fates",
     )
@@ -60,13 +65,14 @@ static CLAIM: LazyLock<Script> = LazyLock::new(|| {
 
 static CONFIRM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "local fresh = 0
+        "local now = string.char(49 + (redis.call('HGET', KEYS[1], 'generation') or 0) % 200)
+         local fresh = 0
          for i = 2, #KEYS do
            local id, content = ARGV[2 * i - 3], ARGV[2 * i - 2]
            local known = redis.call('HGET', KEYS[i], id)
-           if not known or (string.sub(known, 1, 8) == content and string.sub(known, 9, 9) == '0') then
-             redis.call('HSET', KEYS[i], id, content .. '1')
-             fresh = fresh + 1
+           if not known or string.sub(known, 1, 8) == content then
+             if not known or string.sub(known, 9, 9) == '0' then fresh = fresh + 1 end
+             redis.call('HSET', KEYS[i], id, content .. now)
            end
          end
          if fresh > 0 then redis.call('HINCRBY', KEYS[1], 'enqueued', fresh) end
@@ -92,9 +98,11 @@ static RETRY: LazyLock<Script> = LazyLock::new(|| {
 impl Runs {
     /// Claims items before they are published: at most a thousand or so at once.
     pub async fn claim(&self, run: &str, items: &[ItemMark]) -> Result<Vec<Fate>, StateError> {
-        let Some((first, rest)) = items.split_first() else { return Ok(Vec::new()) };
-        let mut step = CLAIM.on(&self.bucket_key(run, first.bucket));
-        for item in rest {
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut step = CLAIM.on(&self.info_key(run));
+        for item in items {
             step = step.key(&self.bucket_key(run, item.bucket));
         }
         for item in items {
@@ -117,6 +125,14 @@ impl Runs {
             step = step.arg(&item.id[..]).arg(&item.content[..]);
         }
         self.redis.run(&step).await
+    }
+
+    /// Notes that the run's queue is gone with what was in it: every item enqueued before has the fate [`Fate::Lost`] from
+    /// now on, until it is enqueued again. To be called BEFORE the queue is made again, so that a crash between the two
+    /// does not hide the loss; to call it twice only has jobs published twice, which is harmless.
+    pub async fn queue_lost(&self, run: &str) -> Result<(), StateError> {
+        let info = self.info_key(run);
+        self.redis.command::<i64>(redis::cmd("HINCRBY").arg(info).arg("generation").arg(1)).await.map(|_| ())
     }
 
     /// Notes that items are asked for again under these revisions, before they are published. Returns how many of them
@@ -143,6 +159,7 @@ fn fate(code: u8) -> Fate {
         0 => Fate::New,
         1 => Fate::Unconfirmed,
         2 => Fate::Known,
+        4 => Fate::Lost,
         _ => Fate::Other,
     }
 }

@@ -39,6 +39,7 @@ model = "*"
 pub(crate) struct Aurelia<'a> {
     work: &'a Workdir,
     program: &'static str,
+    stdin: Option<PathBuf>,
     command: Vec<OsString>,
     /// A program that starts it, with its arguments; none: it is started itself.
     through: Vec<OsString>,
@@ -72,9 +73,7 @@ impl<'a> Aurelia<'a> {
 
     /// A command that speaks to `base_url`, with both keys.
     pub(crate) fn at(work: &'a Workdir, base_url: &str) -> Self {
-        let program = env!("CARGO_BIN_EXE_aurelia");
-        let aurelia =
-            Self { work, program, command: Vec::new(), through: Vec::new(), configs: Vec::new(), env: Vec::new() };
+        let aurelia = Self::bare(work, env!("CARGO_BIN_EXE_aurelia"));
         aurelia
             .config(CONFIG)
             .env("GEMINI_API_KEY", GEMINI_KEY)
@@ -87,6 +86,19 @@ impl<'a> Aurelia<'a> {
     #[cfg(feature = "fleet")]
     pub(crate) fn program(mut self, path: &'static str) -> Self {
         self.program = path;
+        self
+    }
+
+    /// Another program, with nothing set.
+    pub(crate) fn bare(work: &'a Workdir, program: &'static str) -> Self {
+        let (command, through, configs, env) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { work, program, stdin: None, command, through, configs, env }
+    }
+
+    /// Has it read this file from standard input.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn stdin(mut self, file: &Path) -> Self {
+        self.stdin = Some(file.to_owned());
         self
     }
 
@@ -165,11 +177,12 @@ impl<'a> Aurelia<'a> {
         let number = number();
         let logs = ["stdout", "stderr"].map(|name| self.work.path(&format!("logs/{number}.{name}")));
         let [stdout, stderr] = [0, 1].map(|n: usize| Stdio::from(File::create(&logs[n]).unwrap()));
+        let stdin = self.stdin.as_ref().map_or_else(Stdio::null, |file| File::open(file).unwrap().into());
         let mut line = self.through.clone();
         line.push(self.program.into());
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]);
-        command.env_clear().current_dir(self.work.path("")).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        command.env_clear().current_dir(self.work.path("")).stdin(stdin).stdout(stdout).stderr(stderr);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.work.path("home"));
         for (name, value) in &self.env {
             match value {

@@ -17,7 +17,9 @@ use axum::serve::ListenerExt as _;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use s3s::auth::SimpleAuth;
-use s3s::dto::{ETag, ETagCondition, GetObjectInput, GetObjectOutput, StreamingBlob};
+use s3s::dto::{
+    ETag, ETagCondition, GetObjectInput, GetObjectOutput, ListObjectsV2Input, ListObjectsV2Output, StreamingBlob,
+};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use tokio::net::TcpListener;
@@ -30,6 +32,9 @@ pub(crate) const ACCESS_KEY: &str = "AKIAHARNESS4F1D9C";
 pub(crate) const SECRET_KEY: &str = "harness-s3-secret-5b77ab02";
 /// Bodies are sent in pieces of this size.
 const PIECE: usize = 16 << 10;
+
+/// Names on a page of a listing.
+const PAGE: usize = 7;
 
 /// A GET of an object.
 #[derive(Debug, Clone)]
@@ -184,6 +189,27 @@ struct Backend(Arc<Shared>);
 
 #[async_trait::async_trait]
 impl s3s::S3 for Backend {
+    async fn list_objects_v2(
+        &self,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let input = request.input;
+        let start = format!("{}/{}", input.bucket, input.prefix.unwrap_or_default());
+        let after = input.continuation_token.unwrap_or_default();
+        let objects = self.0.objects.lock().unwrap();
+        let all = objects.keys().filter(|name| name.starts_with(&start) && **name > after);
+        let page: Vec<String> = all.take(PAGE).cloned().collect();
+        let next = (page.len() == PAGE).then(|| page[PAGE - 1].clone());
+        let key = |name: &String| name.split_once('/').map(|(_, key)| key.to_owned());
+        let contents = page.iter().map(|name| s3s::dto::Object { key: key(name), ..Default::default() }).collect();
+        Ok(S3Response::new(ListObjectsV2Output {
+            is_truncated: Some(next.is_some()),
+            next_continuation_token: next,
+            contents: Some(contents),
+            ..ListObjectsV2Output::default()
+        }))
+    }
+
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let input = request.input;
         let asked = self.0.note(&input);

@@ -58,31 +58,39 @@ impl Buckets {
     }
 
     async fn build(&self) -> Result<Client, MediaError> {
-        let file = self.extra_ca_file.clone();
-        let http = blocking(move || connections(file)).await?;
-        let shared = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::builder().connect_timeout(self.connect).build())
-            // A stalled body is ended by store.idle_seconds, as everywhere.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .load()
-            .await;
-        let endpoint = endpoint(&shared).map(|endpoint| plain(&endpoint).map(|()| endpoint)).transpose()?;
-        let mut config = aws_sdk_s3::config::Builder::from(&shared);
-        if endpoint.is_some() {
-            // Names of buckets are no hosts of a server of one's own.
-            config = config.force_path_style(true);
-        }
-        if shared.region().is_none() {
-            if endpoint.is_none() {
-                return Err(setup("S3 has no region; set AWS_REGION, or AWS_ENDPOINT_URL for a server of your own"));
-            }
-            config = config.region(Region::from_static(ANY_REGION));
-        }
-        let client = aws_sdk_s3::Client::from_conf(config.build());
-        Ok(Client { client, endpoint: endpoint.unwrap_or_default() })
+        let (client, endpoint) = connect(self.connect, self.extra_ca_file.clone()).await?;
+        Ok(Client { client, endpoint })
     }
+}
+
+/// A client as the `AWS_*` variables and profiles say, and the endpoint they set, empty for that of the region. It has no
+/// attempts and no deadlines but for connecting: those are its user's. Errors: [`MediaErrorKind::Setup`].
+pub(super) async fn connect(
+    connect: Duration,
+    extra_ca_file: Option<PathBuf>,
+) -> Result<(aws_sdk_s3::Client, String), MediaError> {
+    let http = blocking(move || connections(extra_ca_file)).await?;
+    let shared = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().connect_timeout(connect).build())
+        // A stalled body is ended by store.idle_seconds, as everywhere.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .load()
+        .await;
+    let endpoint = endpoint(&shared).map(|endpoint| plain(&endpoint).map(|()| endpoint)).transpose()?;
+    let mut config = aws_sdk_s3::config::Builder::from(&shared);
+    if endpoint.is_some() {
+        // Names of buckets are no hosts of a server of one's own.
+        config = config.force_path_style(true);
+    }
+    if shared.region().is_none() {
+        if endpoint.is_none() {
+            return Err(setup("S3 has no region; set AWS_REGION, or AWS_ENDPOINT_URL for a server of your own"));
+        }
+        config = config.region(Region::from_static(ANY_REGION));
+    }
+    Ok((aws_sdk_s3::Client::from_conf(config.build()), endpoint.unwrap_or_default()))
 }
 
 impl Client {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::get_object::GetObjectError;
 
 use super::super::answer::{Asked, Failure, Head, meaning};
 use crate::media::{MediaError, MediaErrorKind};
@@ -32,7 +31,10 @@ const SETUP: [&str; 10] = [
 const PASSING: [&str; 5] = ["InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling"];
 
 /// The meaning of a failed request; that an object is unchanged comes as one too.
-pub(super) fn of(error: &SdkError<GetObjectError, HttpResponse>, asked: Asked<'_>) -> Result<Head, Failure> {
+pub(super) fn of<E>(error: &SdkError<E, HttpResponse>, asked: Asked<'_>) -> Result<Head, Failure>
+where
+    E: Error + ProvideErrorMetadata + 'static,
+{
     if let Some(problem) = credentials(error) {
         return Err(problem);
     }
