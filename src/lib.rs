@@ -13,6 +13,10 @@ pub mod message;
 pub mod recipe;
 pub mod record;
 
+// From records to a data set.
+#[cfg(feature = "fleet")]
+pub mod collector;
+
 // One job's way: run -> pipeline -> media, refine -> agent.
 pub mod run;
 
@@ -33,6 +37,8 @@ pub mod provider;
 pub mod queue;
 pub mod quota;
 pub mod retry;
+#[cfg(feature = "fleet")]
+mod s3;
 #[cfg(feature = "fleet")]
 pub mod shared;
 pub mod state;

@@ -18,13 +18,13 @@ use super::topology::{Tier, Topology};
 /// How often a job was parked.
 const PARKED: &str = "aurelia-parked";
 /// What a dead letter says of itself.
-const REASON: &str = "aurelia-reason";
-const DETAIL: &str = "aurelia-detail";
-const RUN: &str = "aurelia-run";
+pub(super) const REASON: &str = "aurelia-reason";
+pub(super) const DETAIL: &str = "aurelia-detail";
+pub(super) const RUN: &str = "aurelia-run";
 const RETURNED: &str = "aurelia-returned";
 const HISTORY: &str = "aurelia-history";
 /// Longest detail of a dead letter, in characters.
-const DETAIL_LONGEST: usize = 4000;
+pub(super) const DETAIL_LONGEST: usize = 4000;
 /// Queueing an acknowledgement at the client.
 const ACK: Duration = Duration::from_secs(5);
 

@@ -21,7 +21,7 @@ use crate::retry::jitter;
 /// Messages under way at once; further ones wait.
 const UNDER_WAY: usize = 128;
 /// Longest message: media and prompts do not belong in messages, and long ones are what a broker is slow with.
-const LONGEST: usize = 1 << 20;
+pub(super) const LONGEST: usize = 1 << 20;
 /// Longest name or id that the protocol has room for.
 const LONGEST_NAME: usize = 255;
 /// Longest wait before a message is sent again.
