@@ -64,11 +64,6 @@ impl Index {
         self.latest.get(&item).copied()
     }
 
-    /// Items with a record, and the latest of each.
-    pub(super) fn len(&self) -> usize {
-        self.latest.len()
-    }
-
     /// Adds a record beside what is in `under`, and counts it; false: it was there.
     pub(super) fn add(&mut self, under: Option<&Self>, item: Item, mark: Mark, totals: &mut Totals) -> bool {
         let revision = mark.revision();
@@ -196,7 +191,7 @@ mod tests {
         for n in 0..1_000_000 {
             index.add(None, Item::new(&n.to_string()), mark(0, Status::Accepted), &mut totals);
         }
-        let each = resident().saturating_sub(before) / index.len() as u64;
+        let each = resident().saturating_sub(before) / index.latest.len() as u64;
         println!("{each} bytes an item at 10^6");
         // 2^21 places of 17 bytes for 10^6 items; other tests of this process may take some meanwhile.
         assert!((10..=80).contains(&each), "{each} bytes an item");

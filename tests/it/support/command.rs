@@ -38,6 +38,7 @@ model = "*"
 /// A command line in the making.
 pub(crate) struct Aurelia<'a> {
     work: &'a Workdir,
+    program: OsString,
     command: Vec<OsString>,
     /// A program that starts it, with its arguments; none: it is started itself.
     through: Vec<OsString>,
@@ -71,7 +72,9 @@ impl<'a> Aurelia<'a> {
 
     /// A command that speaks to `base_url`, with both keys.
     pub(crate) fn at(work: &'a Workdir, base_url: &str) -> Self {
-        let aurelia = Self { work, command: Vec::new(), through: Vec::new(), configs: Vec::new(), env: Vec::new() };
+        let program = env!("CARGO_BIN_EXE_aurelia").into();
+        let aurelia =
+            Self { work, program, command: Vec::new(), through: Vec::new(), configs: Vec::new(), env: Vec::new() };
         aurelia
             .config(CONFIG)
             .env("GEMINI_API_KEY", GEMINI_KEY)
@@ -84,6 +87,13 @@ impl<'a> Aurelia<'a> {
     pub(crate) fn corpus(self, corpus: &Path) -> Self {
         let out = self.work.out();
         self.arg("run").arg("--corpus").arg(corpus).arg("--out").arg(out).arg("--json")
+    }
+
+    /// Another of the programs, by its path.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn program(mut self, path: &str) -> Self {
+        self.program = path.into();
+        self
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -156,7 +166,7 @@ impl<'a> Aurelia<'a> {
         let logs = ["stdout", "stderr"].map(|name| self.work.path(&format!("logs/{number}.{name}")));
         let [stdout, stderr] = [0, 1].map(|n: usize| Stdio::from(File::create(&logs[n]).unwrap()));
         let mut line = self.through.clone();
-        line.push(env!("CARGO_BIN_EXE_aurelia").into());
+        line.push(self.program.clone());
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]);
         command.env_clear().current_dir(self.work.path("")).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
