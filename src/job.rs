@@ -17,6 +17,8 @@ pub(crate) use read::FIELDS;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::record::{ErrorKind, Status};
+
 /// Most bytes of a question.
 pub const MAX_QUERY: usize = 32 * 1024;
 /// Most media of one item.
@@ -101,6 +103,19 @@ pub struct Again {
     pub tries: u32,
     /// Times that all asks of a role were used up.
     pub asks: u32,
+}
+
+impl Again {
+    /// What the next job of an item may use, after one of these ended like this.
+    pub fn after(mut self, status: Status, kind: Option<ErrorKind>) -> Self {
+        if status == Status::Exhausted {
+            self.tries = self.tries.saturating_add(1);
+        }
+        if matches!(kind, Some(ErrorKind::Unparsable | ErrorKind::Blocked)) {
+            self.asks = self.asks.saturating_add(1);
+        }
+        self
+    }
 }
 
 /// One item of a run.

@@ -13,6 +13,10 @@ pub mod message;
 pub mod recipe;
 pub mod record;
 
+// From records to a data set.
+#[cfg(feature = "fleet")]
+pub mod collector;
+
 // One job's way: run -> pipeline -> media, refine -> agent.
 pub mod run;
 #[cfg(feature = "fleet")]
@@ -36,6 +40,8 @@ pub mod queue;
 pub mod quota;
 pub mod retry;
 #[cfg(feature = "fleet")]
+mod s3;
+#[cfg(feature = "fleet")]
 pub mod shared;
 pub mod state;
 pub mod upload;
@@ -47,13 +53,11 @@ pub mod context;
 #[cfg(feature = "fleet")]
 pub mod fleet;
 #[cfg(feature = "fleet")]
-<<<<<<< HEAD
 pub mod health;
 #[cfg(feature = "fleet")]
 pub mod metrics;
-=======
+#[cfg(feature = "fleet")]
 pub mod producer;
->>>>>>> wt-producer
 pub mod shutdown;
 pub mod telemetry;
 

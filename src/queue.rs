@@ -22,11 +22,7 @@ mod channels;
 mod dead;
 mod declare;
 mod delivery;
-<<<<<<< HEAD
 pub mod depth;
-=======
-mod depth;
->>>>>>> wt-producer
 mod error;
 mod intake;
 mod link;

@@ -103,30 +103,6 @@ async fn exchange(session: &Session, channel: &Channel, name: &str, routing: Rou
     session.answer(&format!("declaring exchange {name}"), declared).await
 }
 
-<<<<<<< HEAD
-=======
-/// Whether the queue is there. On a channel of its own: the answer "no" closes it.
-async fn exists(session: &Session, queue: &Queue) -> Result<bool, QueueError> {
-    let channel = session.channel().await?;
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let asked = channel.queue_declare(short("queue", &queue.name)?, options, FieldTable::default());
-    let found = async {
-        match asked.await {
-            Ok(_) => Ok(true),
-            Err(error) if is_missing(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
-    };
-    session.answer(&format!("looking for queue {}", queue.name), found).await
-}
-
-pub(super) fn is_missing(error: &lapin::Error) -> bool {
-    use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
-    matches!(error.kind(), ErrorKind::ProtocolError(error)
-        if matches!(error.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))
-}
-
->>>>>>> wt-producer
 async fn make(session: &Session, channel: &Channel, queue: &Queue) -> Result<(), QueueError> {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(short("queue", &queue.name)?, options, table(queue));

@@ -24,7 +24,7 @@ pub(super) const RUN: &str = "aurelia-run";
 pub(super) const RETURNED: &str = "aurelia-returned";
 pub(super) const HISTORY: &str = "aurelia-history";
 /// Longest detail of a dead letter, in characters.
-const DETAIL_LONGEST: usize = 4000;
+pub(super) const DETAIL_LONGEST: usize = 4000;
 /// Queueing an acknowledgement at the client.
 pub(super) const ACK: Duration = Duration::from_secs(5);
 

@@ -13,10 +13,10 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::time::{sleep, timeout};
 
-use super::delivery::Settled;
+use super::delivery::{DETAIL, DETAIL_LONGEST, REASON, RUN, Settled};
 use super::error::{QueueError, QueueErrorKind};
 use super::link::{Link, Session};
-use super::publisher::short;
+use super::publisher::{LONGEST, Message, short};
 use super::topology::Topology;
 use crate::retry::jitter;
 
@@ -34,6 +34,19 @@ pub struct Record {
     pub id: String,
     /// Acknowledges this record and all before it.
     pub tag: Tag,
+}
+
+impl Record {
+    /// It as a dead letter: `reason` is a word to sort by, `detail` for people. Publish it, then count it as dealt with. Of a body
+    /// that is too long for any message the beginning is kept.
+    pub fn dead(&self, topology: &Topology, run: &str, reason: &str, detail: &str) -> Message {
+        let body = &self.body[..self.body.len().min(LONGEST)];
+        let detail: String = detail.chars().take(DETAIL_LONGEST).collect();
+        Message::new(topology.dead_exchange(), run, self.id.clone(), body)
+            .with_text(REASON, reason)
+            .with_text(DETAIL, &detail)
+            .with_text(RUN, run)
+    }
 }
 
 /// A place in the stream, as long as it is the same stream.

@@ -15,7 +15,7 @@ use super::{Options, RunError, fingerprint};
 use crate::config::{Config, Shared};
 use crate::job::Again;
 use crate::recipe::Recipe;
-use crate::record::{ErrorKind, Status};
+use crate::record::Status;
 use crate::state::State;
 
 /// An open output directory.
@@ -218,15 +218,8 @@ impl Directory {
     }
 }
 
-fn more(mut again: Again, head: &Head) -> Again {
-    let kind = head.error.as_ref().map(|error| error.kind);
-    if head.status == Status::Exhausted {
-        again.tries = again.tries.saturating_add(1);
-    }
-    if matches!(kind, Some(ErrorKind::Unparsable | ErrorKind::Blocked)) {
-        again.asks = again.asks.saturating_add(1);
-    }
-    again
+fn more(again: Again, head: &Head) -> Again {
+    again.after(head.status, head.error.as_ref().map(|error| error.kind))
 }
 
 fn names(retry: &BTreeSet<Status>) -> String {
@@ -236,7 +229,7 @@ fn names(retry: &BTreeSet<Status>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Record;
+    use crate::record::{ErrorKind, Record};
     use crate::run::records::test_record;
 
     struct Bench {

@@ -5,6 +5,8 @@
 mod budget;
 mod cache;
 mod clips;
+#[cfg(feature = "fleet")]
+mod collector;
 mod corpus;
 mod ends;
 mod faults;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use s3s::auth::SimpleAuth;
 use s3s::dto::{
-    ETag, ETagCondition, GetObjectInput, GetObjectOutput, ListObjectsV2Input, ListObjectsV2Output, StreamingBlob,
+    DeleteObjectInput, DeleteObjectOutput, ETag, ETagCondition, GetObjectInput, GetObjectOutput, ListObjectsV2Input,
+    ListObjectsV2Output, PutObjectInput, PutObjectOutput, StreamingBlob,
 };
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     asked: Mutex<Vec<Asked>>,
     body_bytes: AtomicU64,
     accepted: AtomicU64,
+    /// Nothing can be put just now.
+    away: AtomicBool,
     plan: Box<Plan>,
 }
 
@@ -98,6 +101,7 @@ impl S3 {
                 asked: Mutex::default(),
                 body_bytes: AtomicU64::new(0),
                 accepted: AtomicU64::new(0),
+                away: AtomicBool::new(false),
                 plan: Box::new(move |asked| plan(asked, &objects)),
             }
         });
@@ -118,6 +122,20 @@ impl S3 {
     pub(crate) fn put(&self, name: &str, content: &[u8]) -> String {
         self.shared.put(name, content);
         format!("s3://{name}")
+    }
+
+    /// What is below `bucket/`, by key.
+    pub(crate) fn all(&self, bucket: &str) -> BTreeMap<String, Bytes> {
+        let objects = self.shared.objects.lock().unwrap();
+        let below = |(name, content): (&String, &Bytes)| {
+            Some((name.strip_prefix(bucket)?.strip_prefix('/')?.to_owned(), content.clone()))
+        };
+        objects.iter().filter_map(below).collect()
+    }
+
+    /// Whether it refuses to take anything.
+    pub(crate) fn set_away(&self, away: bool) {
+        self.shared.away.store(away, Ordering::Relaxed);
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -249,6 +267,41 @@ impl s3s::S3 for Backend {
             ..GetObjectOutput::default()
         }))
     }
+
+    async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        let mut input = request.input;
+        if self.0.away.load(Ordering::Relaxed) {
+            return Err(s3_error!(SlowDown, "reduce your request rate"));
+        }
+        let mut content = Vec::new();
+        while let Some(piece) = input.body.as_mut().unwrap().next().await {
+            content.extend_from_slice(&piece.map_err(|_| s3_error!(IncompleteBody))?);
+        }
+        let name = format!("{}/{}", input.bucket, input.key);
+        let mut objects = self.0.objects.lock().unwrap();
+        let there = objects.get(&name).map(|there| tag(there));
+        match &input.if_match {
+            Some(ETagCondition::ETag(known)) if there.is_none() => {
+                return Err(s3_error!(NoSuchKey, "there is no {known:?}"));
+            }
+            Some(ETagCondition::ETag(known)) if there.as_deref() != Some(known.value()) => {
+                return Err(s3_error!(PreconditionFailed));
+            }
+            _ => {}
+        }
+        if matches!(input.if_none_match, Some(ETagCondition::Any)) && there.is_some() {
+            return Err(s3_error!(PreconditionFailed));
+        }
+        let e_tag = Some(ETag::Strong(tag(&content)));
+        objects.insert(name, content.into());
+        Ok(S3Response::new(PutObjectOutput { e_tag, ..PutObjectOutput::default() }))
+    }
+
+    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+        let name = format!("{}/{}", request.input.bucket, request.input.key);
+        self.0.objects.lock().unwrap().remove(&name);
+        Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
 }
 
 fn tag(content: &[u8]) -> String {
@@ -287,7 +340,8 @@ fn body(shared: Arc<Shared>, part: &Bytes, fault: Fault) -> StreamingBlob {
 }
 
 async fn pass(State(service): State<S3Service>, request: Request) -> Response {
-    let (parts, _) = request.into_parts();
-    let reply = service.call(axum::http::Request::from_parts(parts, s3s::Body::empty())).await;
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let reply = service.call(axum::http::Request::from_parts(parts, s3s::Body::from(body))).await;
     reply.map_or_else(|_| Response::builder().status(500).body(Body::empty()).unwrap(), |reply| reply.map(Body::new))
 }

@@ -7,7 +7,6 @@ use tokio::time::{sleep, timeout};
 
 use super::super::Store;
 use super::super::answer::{Asked, Failure};
-use super::client::connect;
 use super::fault;
 use crate::media::{MediaError, MediaErrorKind};
 use crate::retry::{Policy, jitter};
@@ -37,7 +36,8 @@ impl Listing {
                 format!("{address:?} is no prefix of a bucket: write s3://BUCKET/PREFIX/, or s3://BUCKET/ for all");
             return Err(MediaError::new(MediaErrorKind::Setup, message));
         }
-        let (client, _) = connect(store.connect, store.extra_ca_file.clone()).await?;
+        let connected = crate::s3::connect(store.connect, store.extra_ca_file.clone()).await;
+        let client = connected.map_err(|message| MediaError::new(MediaErrorKind::Setup, message))?.client;
         let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
         Ok(Self {
             client,
