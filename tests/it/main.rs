@@ -11,10 +11,14 @@ mod corpus;
 mod ends;
 mod faults;
 mod formats;
+#[cfg(feature = "fleet")]
+mod health;
 mod hostile;
 mod limits;
 mod load;
 mod media;
+#[cfg(feature = "fleet")]
+mod operations;
 mod parity;
 #[cfg(feature = "fleet")]
 mod producer;

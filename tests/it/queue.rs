@@ -465,3 +465,29 @@ async fn a_blocked_publisher_waits_and_sends_nothing_twice() {
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len() + 1, 201);
     daemon.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_silent_costs_one_attempt_of_the_library_and_no_more() {
+    use tokio::io::AsyncReadExt as _;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let daemon = Daemon::start(&format!("amqp://guest:guest@127.0.0.1:{port}"), "silent");
+    let mut accepted = Vec::new();
+    while accepted.len() < 10 {
+        let (mut stream, _) = within(listener.accept()).await.unwrap();
+        let mut hello = [0; 8];
+        within(stream.read_exact(&mut hello)).await.unwrap();
+        assert_eq!(&hello, b"AMQP\0\0\x09\x01");
+        accepted.push(stream);
+    }
+    // What our own socket asks is closed after its deadline; what the library holds, in a thread of its own, is not.
+    let mut left = 0;
+    for mut stream in accepted {
+        let end = timeout(Duration::from_secs(8), stream.read(&mut [0; 8])).await;
+        left += usize::from(end.is_err());
+    }
+    assert!(left <= 2, "one attempt for each of both links may be left, not {left} of 10");
+    let why = daemon.publish.state().borrow().clone();
+    assert!(matches!(&why, State::Connecting(_)), "{why:?}");
+    daemon.end().await;
+}

@@ -52,6 +52,16 @@ impl Cable {
         self.plugged.subscribe().wait_for(|plugged| *plugged >= number).await.unwrap();
     }
 
+    /// All connections go dead, those to come as well.
+    pub(crate) fn darken(&self) {
+        self.dead.send_replace(usize::MAX);
+    }
+
+    /// Connections work again from now on; those made before stay dead.
+    pub(crate) fn mend(&self) {
+        self.cut();
+    }
+
     /// All connections that stand go dead; later ones work.
     pub(crate) fn cut(&self) {
         self.dead.send_replace(self.plugged());

@@ -222,6 +222,11 @@ impl Running<'_> {
         fs::read_to_string(&self.logs[1]).unwrap_or_default()
     }
 
+    /// What it has printed so far.
+    pub(crate) fn stdout(&self) -> String {
+        fs::read_to_string(&self.logs[0]).unwrap_or_default()
+    }
+
     /// Whether it has ended by itself.
     pub(crate) fn is_over(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
