@@ -45,7 +45,8 @@ impl Bench {
 
     fn with(prefix: &'static str, redis: String) -> Self {
         let runtime = Runtime::new().unwrap();
-        let connect = Connection::connect(&Broker::shared(), ConnectionProperties::default());
+        let url = Broker::shared();
+        let connect = Connection::connect(&url, ConnectionProperties::default());
         let connection = runtime.block_on(connect).unwrap();
         let channel = runtime.block_on(connection.create_channel()).unwrap();
         Self { work: Workdir::new(), prefix, redis, runtime, channel, connection }
