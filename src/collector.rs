@@ -253,16 +253,15 @@ async fn declared(fleet: &Fleet) {
 /// Returns when what is waited for is complete. Cancel safe.
 async fn complete(args: &CollectorArgs, shown: &mut watch::Receiver<View>) {
     let is_complete = |view: &View| {
-        view.as_ref().is_some_and(|view| match &args.run {
-            Some(run) => view.get(run).is_some_and(|shown| shown.manifest.complete),
-            None => {
-                let mut runs = view.values().filter(|shown| shown.registered).peekable();
-                runs.peek().is_some() && runs.all(|shown| shown.manifest.complete)
-            }
-        })
+        let Some(view) = view else { return false };
+        if let Some(run) = &args.run {
+            return view.get(run).is_some_and(|shown| shown.manifest.complete);
+        }
+        let mut runs = view.values().filter(|shown| shown.registered).peekable();
+        runs.peek().is_some() && runs.all(|shown| shown.manifest.complete)
     };
     if shown.wait_for(is_complete).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

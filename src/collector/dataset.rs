@@ -189,8 +189,7 @@ impl Dataset {
         let run = self.known.manifest.run.clone();
         let listed: HashSet<&str> = self.known.manifest.files().collect();
         let is_stray = |name: &String| {
-            !listed.contains(name.as_str())
-                && (Kind::of(name).is_some() || (name.starts_with('.') && name.ends_with(".tmp")))
+            !listed.contains(name.as_str()) && (Kind::of(name).is_some() || super::sink::is_unfinished(name))
         };
         let strays: Vec<String> = sink.list(&run).await?.into_iter().filter(is_stray).collect();
         if strays.is_empty() {

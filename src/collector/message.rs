@@ -38,6 +38,9 @@ pub(super) struct Dead {
     pub(super) detail: String,
 }
 
+/// A row without its body; where in it the record is, and the job.
+type Parts = (Row, Range<usize>, Option<Range<usize>>);
+
 #[derive(Deserialize)]
 struct Message<'a> {
     version: u32,
@@ -141,13 +144,13 @@ impl Row {
         self.job.clone().map(|job| &self.body[job])
     }
 
-    fn parts(body: &[u8]) -> Result<(Self, Range<usize>, Option<Range<usize>>), Dead> {
-        let text = std::str::from_utf8(body).map_err(|e| dead("not_json", e))?;
+    fn parts(body: &[u8]) -> Result<Parts, Dead> {
+        let text = std::str::from_utf8(body).map_err(|e| dead("not_json", &e))?;
         let message: Message<'_> = serde_json::from_str(text).map_err(|e| unreadable(text, &e))?;
         if message.version > VERSION {
             return Err(newer(u64::from(message.version)));
         }
-        let head: Head<'_> = serde_json::from_str(message.record.get()).map_err(|e| dead("not_a_record", e))?;
+        let head: Head<'_> = serde_json::from_str(message.record.get()).map_err(|e| dead("not_a_record", &e))?;
         let place = |raw: &RawValue| {
             let start = raw.get().as_ptr() as usize - text.as_ptr() as usize;
             start..start + raw.get().len()
@@ -160,10 +163,10 @@ impl Row {
         let run = head.run.as_ref();
         let unsafe_name = run.is_empty() || run.starts_with('.') || run.contains(['/', '\\']);
         if unsafe_name || run.len() > LONGEST_RUN || run.contains(char::is_control) {
-            return Err(dead("bad_run", format!("the run's name {run:?} cannot be a folder's")));
+            return Err(dead("bad_run", &format!("the run's name {run:?} cannot be a folder's")));
         }
         let Some(mark) = Mark::new(head.revision, head.status) else {
-            return Err(dead("not_a_record", format!("revision {} is beyond all use", head.revision)));
+            return Err(dead("not_a_record", &format!("revision {} is beyond all use", head.revision)));
         };
         Ok(Self {
             run: run.to_owned(),
@@ -179,13 +182,13 @@ impl Row {
     }
 }
 
-fn dead(reason: &'static str, detail: impl ToString) -> Dead {
+fn dead(reason: &'static str, detail: &(impl ToString + ?Sized)) -> Dead {
     Dead { reason, detail: detail.to_string() }
 }
 
 fn newer(version: u64) -> Dead {
     let detail = format!("version {version}, and this collector reads {VERSION}: put it back once that is newer");
-    dead("newer", detail)
+    dead("newer", &detail)
 }
 
 /// What is wrong with a message that has not the shape of one.
@@ -195,7 +198,7 @@ fn unreadable(text: &str, error: &serde_json::Error) -> Dead {
         version: Option<u64>,
     }
     match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        Err(error) => dead("not_json", error),
+        Err(error) => dead("not_json", &error),
         Ok(_) => match serde_json::from_str::<Version>(text) {
             Ok(Version { version: Some(version) }) if version > u64::from(VERSION) => newer(version),
             _ => dead("not_a_record", error),

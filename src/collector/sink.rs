@@ -30,6 +30,11 @@ pub enum Sink {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version(String);
 
+/// Whether a name in a folder is that of a file that was being written.
+pub(super) fn is_unfinished(name: &str) -> bool {
+    files::is_unfinished(name)
+}
+
 impl Sink {
     /// The one that `collector.output` names.
     ///
@@ -44,6 +49,11 @@ impl Sink {
                 .to_owned()),
             None => Ok(Self::Files(Files::new(PathBuf::from(output)))),
         }
+    }
+
+    /// A bucket, by a client that is set up.
+    pub fn bucket(client: aws_sdk_s3::Client, bucket: &str, prefix: &str) -> Self {
+        Self::Bucket(Bucket::new(client, bucket, prefix))
     }
 
     /// What a file of a run is called in messages.

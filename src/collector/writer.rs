@@ -25,6 +25,8 @@ use crate::shared::runs::RunInfo;
 
 /// Between two looks at the registry of runs.
 const LOOK: Duration = Duration::from_secs(1);
+/// After so long without a record it is looked whether another collector is at the data set.
+const SILENT: Duration = Duration::from_secs(2);
 /// A data set that is complete is closed after so long without a record, for the memory of its ids.
 const CLOSE_AFTER: Duration = Duration::from_mins(5);
 
@@ -192,8 +194,10 @@ impl Writer {
             }
             if let Some((set, last)) = self.open.get_mut(&info.name) {
                 let known = &mut set.known;
-                // A manifest that another collector wrote is read when the next record comes.
-                let kept = known.see_to(&sink, &mut self.fleet, info).await?;
+                // What another collector added is not known here until the manifest is read anew.
+                let silent = last.elapsed() > SILENT && !known.manifest.complete;
+                let ours = !silent || Known::read(&sink, &info.name).await?.manifest.writer == known.manifest.writer;
+                let kept = ours && known.see_to(&sink, &mut self.fleet, info).await?;
                 let complete = known.manifest.complete && known.is_settled();
                 if kept && !(complete && last.elapsed() > CLOSE_AFTER) {
                     continue;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aurelia::collector::manifest::{Manifest, Part};
 use aurelia::collector::retry;
+use aurelia::collector::sink::Sink;
 use aurelia::config::{Config, load};
 use aurelia::job::{Again, Item, Job};
 use aurelia::message::RecordMessage;
@@ -518,4 +519,89 @@ fn an_output_that_cannot_be_written_is_waited_for() {
     fs::remove_file(bench.out()).unwrap();
     running.wait().expect(0);
     bench.set("r").unwrap().check(&messages);
+}
+
+/// What both kinds of sink promise.
+async fn sink_contract(sink: Sink, other: Sink) {
+    assert_eq!(sink.manifest("r").await.unwrap(), None);
+    assert_eq!(sink.list("r").await.unwrap(), Vec::<String>::new());
+    assert_eq!(sink.read("r", "a").await.unwrap(), None);
+    sink.remove("r", "a").await.unwrap();
+    for name in ["a", "b", "c", "d", "e"] {
+        assert!(sink.create("r", name, name.into()).await.unwrap());
+        assert!(!other.create("r", name, "other".into()).await.unwrap(), "{name} is created twice");
+    }
+    assert_eq!(other.read("r", "a").await.unwrap().unwrap(), "a", "what lost has written over it");
+    sink.remove("r", "e").await.unwrap();
+    let mut names = other.list("r").await.unwrap();
+    names.sort();
+    assert_eq!(names, ["a", "b", "c", "d"]);
+    assert_eq!(sink.list("another").await.unwrap(), Vec::<String>::new());
+    let first = sink.swap("r", None, "one".into()).await.unwrap().unwrap();
+    assert_eq!(other.swap("r", None, "two".into()).await.unwrap(), None, "there is one already");
+    let (content, known) = other.manifest("r").await.unwrap().unwrap();
+    assert_eq!((content.as_ref(), &known), (b"one".as_ref(), &first));
+    let second = other.swap("r", Some(&known), "two".into()).await.unwrap().unwrap();
+    assert_eq!(sink.swap("r", Some(&first), "three".into()).await.unwrap(), None, "it was replaced meanwhile");
+    assert!(sink.swap("r", Some(&second), "three".into()).await.unwrap().is_some());
+    // Of many who replace one manifest at once, one does.
+    let (_, known) = sink.manifest("r").await.unwrap().unwrap();
+    let swaps = (0..10).map(|n| {
+        let (sink, known) = (if n % 2 == 0 { &sink } else { &other }, &known);
+        async move { sink.swap("r", Some(known), format!("of {n}").into()).await.unwrap().is_some() }
+    });
+    let won = futures_util::future::join_all(swaps).await;
+    assert_eq!(won.iter().filter(|won| **won).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_keeps_the_contract_of_sinks() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("sets").display().to_string();
+    let config = load(&[], &[("AURELIA__COLLECTOR__OUTPUT".to_owned(), output)]).unwrap().config;
+    sink_contract(Sink::open(&config).await.unwrap(), Sink::open(&config).await.unwrap()).await;
+}
+
+#[test]
+fn a_bucket_keeps_the_contract_of_sinks() {
+    use aws_sdk_s3::config::{BehaviorVersion, Builder, Credentials, Region};
+    let s3 = S3::start();
+    s3.put("sets/other", b"");
+    let config = Builder::new()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(s3.endpoint())
+        .force_path_style(true)
+        .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test"))
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .build();
+    let sink = || Sink::bucket(aws_sdk_s3::Client::from_conf(config.clone()), "sets", "/deep/");
+    Runtime::new().unwrap().block_on(sink_contract(sink(), sink()));
+}
+
+#[test]
+fn two_collectors_at_one_data_set_keep_every_record_once() {
+    let bench = Bench::new();
+    bench.run("r", 900);
+    // As a collector is that was cut off from its broker, and writes what it still holds: here each has a broker's queue of its own.
+    let other = Bench::new();
+    other.run("r", 900);
+    let messages = accepted("r", 0..900);
+    let rows = "[collector]\nshard_rows = 20\n";
+    bench.publish(&messages[..600]);
+    other.publish(&messages[300..]);
+    let out = bench.out().display().to_string();
+    let both = [
+        bench.collector(rows).args(["--run", "r", "--until-complete"]).spawn(),
+        other.collector(rows).env("AURELIA__COLLECTOR__OUTPUT", &out).args(["--run", "r", "--until-complete"]).spawn(),
+    ];
+    let said = both.map(|running| running.wait().expect(0).stderr);
+    assert!(said.iter().any(|said| said.contains("another collector wrote the manifest")), "they never met");
+    // What lost a number may have left files of it, until the next start.
+    let mut set = bench.set("r").unwrap();
+    let listed: BTreeSet<String> = set.manifest.shards.iter().map(|shard| shard.records.name.clone()).collect();
+    set.files.retain(|name, _| {
+        !name.contains("-0") || listed.iter().any(|shard| shard[7..13] == name[name.find("-0").unwrap()..][..6])
+    });
+    set.check(&messages);
 }

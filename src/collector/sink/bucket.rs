@@ -24,7 +24,7 @@ const REQUEST: Duration = Duration::from_mins(2);
 #[derive(Debug, Clone)]
 pub struct Bucket {
     client: aws_sdk_s3::Client,
-    bucket: String,
+    name: String,
     /// Empty, or with a slash at its end.
     prefix: String,
 }
@@ -42,18 +42,22 @@ impl Bucket {
             return Err("collector.output names no bucket: write s3://BUCKET/PREFIX".to_owned());
         }
         let connected = crate::s3::connect(config.store.connect, config.http.extra_ca_file.clone()).await?;
+        Ok(Self::new(connected.client, bucket, prefix))
+    }
+
+    pub(super) fn new(client: aws_sdk_s3::Client, bucket: &str, prefix: &str) -> Self {
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Ok(Self { client: connected.client, bucket: bucket.to_owned(), prefix })
+        Self { client, name: bucket.to_owned(), prefix }
     }
 
     pub(super) fn path(&self, run: &str, name: &str) -> String {
-        format!("s3://{}/{}", self.bucket, self.key(run, name))
+        format!("s3://{}/{}", self.name, self.key(run, name))
     }
 
     pub(super) async fn create(&self, run: &str, name: &str, content: Bytes) -> Result<bool, String> {
-        let put = self.client.put_object().bucket(&self.bucket).key(self.key(run, name)).if_none_match("*");
-        match asked(put.body(ByteStream::from(content)).send()).await {
+        let put = self.client.put_object().bucket(&self.name).key(self.key(run, name)).if_none_match("*");
+        match asked(Box::pin(put.body(ByteStream::from(content)).send())).await {
             Ok(_) => Ok(true),
             // 409: another one is creating it just now.
             Err(Refused { status: Some(409 | 412), .. }) => Ok(false),
@@ -62,8 +66,8 @@ impl Bucket {
     }
 
     pub(super) async fn read(&self, run: &str, name: &str) -> Result<Option<(Bytes, Version)>, String> {
-        let get = self.client.get_object().bucket(&self.bucket).key(self.key(run, name));
-        let got = match asked(get.send()).await {
+        let get = self.client.get_object().bucket(&self.name).key(self.key(run, name));
+        let got = match asked(Box::pin(get.send())).await {
             Ok(got) => got,
             Err(Refused { status: Some(404), message }) if !message.contains("NoSuchBucket") => return Ok(None),
             Err(refused) => return Err(self.failed(run, name, &refused)),
@@ -81,8 +85,8 @@ impl Bucket {
         let folder = self.key(run, "");
         let (mut names, mut more) = (Vec::new(), None);
         loop {
-            let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(&folder);
-            let page = asked(list.set_continuation_token(more).send()).await;
+            let list = self.client.list_objects_v2().bucket(&self.name).prefix(&folder);
+            let page = asked(Box::pin(list.set_continuation_token(more).send())).await;
             let page = page.map_err(|refused| self.failed(run, "", &refused))?;
             let keys = page.contents().iter().filter_map(|object| object.key());
             names.extend(keys.filter_map(|key| key.strip_prefix(&folder)).map(str::to_owned));
@@ -94,8 +98,8 @@ impl Bucket {
     }
 
     pub(super) async fn remove(&self, run: &str, name: &str) -> Result<(), String> {
-        let delete = self.client.delete_object().bucket(&self.bucket).key(self.key(run, name));
-        match asked(delete.send()).await {
+        let delete = self.client.delete_object().bucket(&self.name).key(self.key(run, name));
+        match asked(Box::pin(delete.send())).await {
             Ok(_) | Err(Refused { status: Some(404), .. }) => Ok(()),
             Err(refused) => Err(self.failed(run, name, &refused)),
         }
@@ -107,12 +111,12 @@ impl Bucket {
         known: Option<&Version>,
         content: Bytes,
     ) -> Result<Option<Version>, String> {
-        let put = self.client.put_object().bucket(&self.bucket).key(self.key(run, manifest::NAME));
+        let put = self.client.put_object().bucket(&self.name).key(self.key(run, manifest::NAME));
         let put = match known {
             Some(Version(tag)) => put.if_match(tag),
             None => put.if_none_match("*"),
         };
-        match asked(put.body(ByteStream::from(content)).send()).await {
+        match asked(Box::pin(put.body(ByteStream::from(content)).send())).await {
             Ok(put) => Ok(Some(Version(put.e_tag().unwrap_or_default().to_owned()))),
             // 404: the one that was known is gone.
             Err(Refused { status: Some(409 | 412), .. }) => Ok(None),

@@ -16,6 +16,11 @@ const LOCK: &str = ".manifest.lock";
 /// How the names of unfinished files end.
 const UNFINISHED: &str = ".tmp";
 
+/// Whether it is one of those.
+pub(super) fn is_unfinished(name: &str) -> bool {
+    name.strip_prefix('.').is_some_and(|name| name.strip_suffix(UNFINISHED).is_some())
+}
+
 /// Data sets in a directory.
 #[derive(Debug, Clone)]
 pub struct Files {
