@@ -10,6 +10,8 @@ mod collector;
 mod corpus;
 mod ends;
 mod faults;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod formats;
 #[cfg(feature = "fleet")]
 mod health;

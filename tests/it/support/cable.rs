@@ -1,4 +1,5 @@
-//! A cable between a client and a server that can go dead without a word: nothing is closed, nothing comes through.
+//! A cable between a client and a server that can go dead without a word (nothing is closed, nothing comes through), or be
+//! severed, which both ends notice.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -12,6 +13,8 @@ pub(crate) struct Cable {
     addr: SocketAddr,
     /// Connections of a number up to this are dead.
     dead: watch::Sender<usize>,
+    /// Connections of a number up to this are closed.
+    severed: watch::Sender<usize>,
     plugged: watch::Sender<usize>,
     _tasks: JoinSet<()>,
 }
@@ -21,8 +24,8 @@ impl Cable {
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (dead, plugged) = (watch::Sender::new(0), watch::Sender::new(0));
-        let (watching, count) = (dead.clone(), plugged.clone());
+        let [dead, severed, plugged] = [0; 3].map(watch::Sender::new);
+        let (watching, closing, count) = (dead.clone(), severed.clone(), plugged.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut ways = JoinSet::new();
@@ -31,11 +34,18 @@ impl Cable {
                 let number = *count.borrow() + 1;
                 count.send_replace(number);
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-                ways.spawn(way(from_client, to_server, number, watching.subscribe()));
-                ways.spawn(way(from_server, to_client, number, watching.subscribe()));
+                for (from, to) in [(from_client, to_server), (from_server, to_client)] {
+                    let (way, mut severed) = (way(from, to, number, watching.subscribe()), closing.subscribe());
+                    ways.spawn(async move {
+                        tokio::select! {
+                            () = way => {}
+                            () = gone_dead(&mut severed, number) => {}
+                        }
+                    });
+                }
             }
         });
-        Self { addr, dead, plugged, _tasks: tasks }
+        Self { addr, dead, severed, plugged, _tasks: tasks }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -50,6 +60,11 @@ impl Cable {
     /// Returns once so many connections have been made.
     pub(crate) async fn plugged_again(&self, number: usize) {
         self.plugged.subscribe().wait_for(|plugged| *plugged >= number).await.unwrap();
+    }
+
+    /// All connections that stand are closed; later ones work.
+    pub(crate) fn sever(&self) {
+        self.severed.send_replace(self.plugged());
     }
 
     /// All connections go dead, those to come as well.
