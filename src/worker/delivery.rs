@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::faults::Faults;
@@ -24,7 +24,7 @@ use crate::fleet::Fleet;
 use crate::message::{JobMessage, RecordMessage, Unreadable};
 use crate::metrics::{End as Metered, Metrics};
 use crate::pipeline::{Leave, NoRecord, Pipeline};
-use crate::queue::{Delivery, QueueError, QueueErrorKind, Settled, Tier, declare};
+use crate::queue::{Delivery, Message, QueueError, QueueErrorKind, Settled, Tier, declare};
 use crate::record::Record;
 use crate::shared::jobs::{MOST_STARTS, Started};
 use crate::shared::runs::Counter;
@@ -34,6 +34,9 @@ use crate::state::StateError;
 const AGAIN: Duration = Duration::from_secs(1);
 /// Suspects run one at a time, so that the one that kills its worker is blamed alone.
 const SUSPECTS: usize = 1;
+/// How long one waits for its turn in its slot, before it waits at the broker: after a restart of the broker everything that
+/// was under way is suspect, and nearly all of it is over in seconds.
+const SUSPECT_TURN: Duration = Duration::from_secs(5);
 
 /// Serves deliveries. One for the process.
 pub(super) struct Desk {
@@ -120,9 +123,9 @@ impl Desk {
         let suspect = match self.fleet.jobs.started(run, job_id).await {
             Err(error) => return Err(self.no_state(&error).await),
             Ok(Started(0)) => None,
-            Ok(_) => match self.suspects.try_acquire() {
-                Ok(permit) => Some(permit),
-                Err(_) => return Err(End::Park(Tier::TenSeconds, "suspect")),
+            Ok(_) => match timeout(SUSPECT_TURN, self.suspects.acquire()).await {
+                Ok(Ok(permit)) => Some(permit),
+                _ => return Err(End::Park(Tier::TenSeconds, "suspect")),
             },
         };
         match self.fleet.jobs.start(run, job_id).await {
@@ -201,7 +204,7 @@ impl Desk {
                 let (item, status) = (record.item_id.clone(), record.status);
                 tracing::info!(run, item, status = status.name(), score = record.score, "done");
                 let body = serde_json::to_vec(&RecordMessage::new(*record, &message.job)).unwrap_or_default();
-                match self.publish(&run, &fleet.topology.record(job_id, body)).await {
+                match self.publish(&fleet.topology.record(job_id, body), None).await {
                     Ok(()) => {
                         self.ended(&run, job_id).await;
                         self.metrics.job_recorded(status);
@@ -217,7 +220,7 @@ impl Desk {
                 tracing::info!(run, item = message.job.item_id, "put back, to go on in another delivery");
                 message.worked_seconds += began.elapsed().as_secs();
                 match message.encode() {
-                    Ok(body) => match self.publish(&run, &fleet.topology.job(&run, job_id, body)).await {
+                    Ok(body) => match self.publish(&fleet.topology.job(&run, job_id, body), Some(&run)).await {
                         Ok(()) => {
                             self.ended(&run, job_id).await;
                             self.end(Metered::Continued, Ok(delivery.ack().await));
@@ -252,13 +255,22 @@ impl Desk {
         }
     }
 
-    /// Publishes until it is confirmed; a topology that is gone is made again. Errors: it stops, or can never be sent.
-    async fn publish(&self, run: &str, message: &crate::queue::Message) -> Result<(), QueueError> {
+    /// Publishes until it is confirmed; a topology that is gone is made again, with the queue of `run` if the message goes
+    /// there. Errors: it stops, or can never be sent.
+    async fn publish(&self, message: &Message, run: Option<&str>) -> Result<(), QueueError> {
         loop {
             match self.fleet.publisher.publish(message).await {
                 Err(error) if error.kind == QueueErrorKind::Topology => {
                     tracing::warn!(%error, "the topology is declared again");
-                    declare(&self.fleet.outgoing, &self.fleet.topology, &[run]).await?;
+                    // Noted before it is made again, or its producer would not know that what was in it is lost.
+                    if let Some(run) = run
+                        && let Err(error) = self.fleet.runs.queue_lost(run).await
+                    {
+                        tracing::warn!(%error, run, "a lost queue could not be noted; trying again");
+                        sleep(AGAIN).await;
+                        continue;
+                    }
+                    declare(&self.fleet.outgoing, &self.fleet.topology, run.as_slice()).await?;
                 }
                 Err(error) if error.kind == QueueErrorKind::Refused => {
                     tracing::warn!(%error, "trying again");

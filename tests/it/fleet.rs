@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::support::fleet::Bench;
 use super::support::redis::RedisServer;
 use super::support::s3::S3;
-use super::support::{Aurelia, Broker, Cable, PATIENCE, Running, Sim, Workdir, clips};
+use super::support::{Aurelia, Broker, Cable, PATIENCE, Running, Sim, Workdir, clips, until};
 
 /// How often what happens.
 #[derive(Debug, Clone, Copy)]
@@ -215,4 +215,129 @@ pub(crate) fn chaos(prefix: &str, jobs: usize, faults: Faults, seed: u64) -> Str
 fn a_fleet_to_which_everything_happens_has_one_record_of_each_job() {
     let faults = Faults { workers: 3, brokers: 1, redis: 1, buckets: 1, cuts: 1, collectors: 1 };
     println!("{}", chaos("fleet-chaos", 200, faults, 4));
+}
+
+/// A page of a daemon's own server: its status and its text.
+fn page(worker: &Running<'_>, path: &str) -> (u16, String) {
+    use std::io::{Read as _, Write as _};
+    let address = until("it says where its metrics are", || {
+        let said = worker.stderr();
+        let (_, rest) = said.split_once("metrics and health at http://")?;
+        rest.split_once('\n').map(|(address, _)| address.to_owned())
+    });
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+}
+
+/// A counter of a daemon, all labels together.
+fn counted(worker: &Running<'_>, name: &str) -> f64 {
+    let (_, text) = page(worker, "/metrics");
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// Workers that share clips of a bucket: each fetches each clip once, and together they upload each once.
+pub(crate) fn shared_clips(prefix: &str, jobs: usize, clips: u64, workers: u64) -> String {
+    let (sim, work, s3) = (Sim::slow(20), Workdir::new(), S3::start());
+    let mut bench = Bench::new(prefix);
+    let mut size = 0;
+    for seed in 0..clips {
+        let clip = fs::read(clips::kept(Style::small(Content::Full, seed), 1)).unwrap();
+        size += clip.len() as u64;
+        s3.put(&format!("clips/{seed}.mp4"), &clip);
+    }
+    let shown = ("media = \"frames+audio\"", "media = \"video\"");
+    let recipe = work.recipe("recipe.toml", &[shown, shown]);
+    let item = |i| json!({"id": format!("i{i}"), "video": format!("s3://clips/{}.mp4", i as u64 % clips), "query": format!("What ({i})?")});
+    let corpus = work.items("items.jsonl", &(0..jobs).map(item).collect::<Vec<_>>());
+    let producer = bench.program(&work, &sim, env!("CARGO_BIN_EXE_aurelia-producer"));
+    producer.args(["--run", RUN, "--json", "--recipe"]).arg(&recipe).arg(&corpus).run().expect(0);
+    let running: Vec<_> = (0..workers)
+        .map(|number| {
+            let command = bench.program(&work, &sim, env!("CARGO_BIN_EXE_aurelia-worker"));
+            let cache = format!("[media]\ncache_dir = {:?}\n", work.path(&format!("cache-{number}")));
+            s3.told(command, "s3://clips/").config(&cache).config("[providers.gemini]\ninline_mib = 0\n").spawn()
+        })
+        .collect();
+    let (records, _) = bench.records(jobs);
+    assert!(records.values().all(|m| matches!(m.record.status, Status::Accepted | Status::Exhausted)));
+    let files = sim.stats().files;
+    let uploads: u64 = files.values().map(|project| project.finalized).sum();
+    assert_eq!(uploads, clips, "each clip is uploaded once");
+    let read = s3.body_bytes();
+    assert!(read * 100 <= size * workers * 105, "{read} bytes were read of {size} by {workers} workers");
+    assert_eq!(sim.stats().repeats_of_answered, 0);
+    drop(running);
+    format!(
+        "{jobs} jobs on {clips} clips over {workers} workers: {uploads} uploads, {read} bytes read of {size} a worker"
+    )
+}
+
+#[test]
+fn workers_fetch_each_clip_of_a_bucket_once_and_upload_it_once_together() {
+    println!("{}", shared_clips("fleet-clips", 60, 4, 2));
+}
+
+/// A worker whose connection to the broker goes dead without a word, for so long.
+pub(crate) fn cut_off(prefix: &str, jobs: usize, cut: Duration) {
+    let (sim, work) = (Sim::slow(100), Workdir::with_clips(2));
+    let url = Broker::shared();
+    let port = url.rsplit(':').next().unwrap().parse().unwrap();
+    let cable = sim.runtime().block_on(Cable::to(port));
+    let mut bench = Bench::new(prefix);
+    let through = format!("amqp://guest:guest@127.0.0.1:{}", cable.port());
+    let worker = bench.worker(&work, &sim).env("AURELIA__QUEUE__URL", &through).spawn();
+    bench.enqueue(&work, RUN, &super::support::corpus(jobs, 2));
+    until("it works", || (sim.received() > 5 && page(&worker, "/readyz").0 == 200).then_some(()));
+    cable.darken();
+    let began = Instant::now();
+    until("it is not ready", || (page(&worker, "/readyz").0 == 503).then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!(page(&worker, "/healthz").0, 200, "it is not to be restarted");
+    std::thread::sleep(cut.saturating_sub(began.elapsed()));
+    cable.mend();
+    until("it is ready again", || (page(&worker, "/readyz").0 == 200).then_some(()));
+    bench.records(jobs);
+    assert!(counted(&worker, "aurelia_reconnects_total") >= 1.0);
+    // A job that was under way at the cut may have been done twice; what it had paid for was read.
+    assert_eq!(sim.stats().repeats_of_answered, 0);
+}
+
+#[test]
+fn a_worker_cut_from_its_broker_without_a_word_is_not_ready_and_comes_back_by_itself() {
+    cut_off("fleet-cut", 60, Duration::from_secs(6));
+}
+
+#[test]
+fn when_redis_was_flushed_a_worker_says_what_is_lost_and_the_producer_run_again_mends_it() {
+    let mut redis = RedisServer::own("everysec");
+    let (sim, work) = (Sim::slow(50), Workdir::with_clips(2));
+    let mut bench = Bench::over(&Broker::shared(), &redis.url(), "fleet-flushed");
+    let items: Vec<Value> = super::support::corpus(30, 2)
+        .into_iter()
+        .map(|mut item| {
+            item["video"] = work.path(item["video"].as_str().unwrap()).display().to_string().into();
+            item
+        })
+        .collect();
+    let corpus = work.items("items.jsonl", &items);
+    let produce = |bench: &Bench| {
+        let producer = bench.program(&work, &sim, env!("CARGO_BIN_EXE_aurelia-producer"));
+        producer.args(["--run", RUN, "--json"]).arg(&corpus).run().expect(0);
+    };
+    produce(&bench);
+    let worker = bench.worker(&work, &sim).spawn();
+    until("it works", || (sim.received() > 20).then_some(()));
+    assert_eq!(redis.say(&["FLUSHALL"]), "OK");
+    until("it says what is lost", || worker.stderr().contains("the shared state was emptied").then_some(()));
+    produce(&bench);
+    let (records, _) = bench.records(30);
+    assert_eq!(records.len(), 30);
+    let info = bench.block_on(bench.fleet.runs.get(RUN)).unwrap().unwrap();
+    assert_eq!((info.enqueued, info.sealed), (30, true));
+    drop(worker);
+    redis.kill();
 }
