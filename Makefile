@@ -22,7 +22,7 @@ check: ## Format, lints, documentation, dependencies
 	tests/licences.sh
 
 chaos: setup-test ## The long forms of the fault tests
-	cargo test --locked --release --test chaos -- --test-threads 1 --nocapture
+	cargo test --locked --release --test chaos -- --test-threads 1 --nocapture --skip it::
 
 bench: setup-demo setup-test ## What the performance claims rest on
 	cargo bench --locked

@@ -17,8 +17,12 @@ mod it {
     /// The largest of them takes minutes.
     const PATIENCE: std::time::Duration = std::time::Duration::from_mins(30);
 
+    #[cfg(feature = "fleet")]
+    pub(crate) mod fleet;
     pub(crate) mod load;
     pub(crate) mod support;
+    #[cfg(feature = "fleet")]
+    pub(crate) mod worker;
 }
 
 use it::load::{self, one_account};
@@ -58,6 +62,31 @@ fn five_minutes_at_the_limit_with_outages_and_jitter() {
 #[test]
 fn two_minutes_at_a_limit_of_tokens() {
     println!("{}", tokens());
+}
+
+#[cfg(feature = "fleet")]
+#[test]
+fn two_thousand_jobs_of_a_fleet_to_which_everything_happens() {
+    let faults = it::fleet::Faults { workers: 30, brokers: 3, redis: 3, buckets: 3, cuts: 10, collectors: 5 };
+    println!("{}", it::fleet::chaos("chaos-full", 2_000, faults, 2026));
+}
+
+#[cfg(feature = "fleet")]
+#[test]
+fn five_hundred_identical_jobs_over_four_workers() {
+    it::worker::identical("chaos-identical", 500);
+}
+
+#[cfg(feature = "fleet")]
+#[test]
+fn a_thousand_jobs_on_twenty_clips_of_a_bucket() {
+    println!("{}", it::fleet::shared_clips("chaos-clips", 1_000, 20, 3));
+}
+
+#[cfg(feature = "fleet")]
+#[test]
+fn a_worker_cut_from_its_broker_for_a_minute() {
+    it::fleet::cut_off("chaos-cut", 200, std::time::Duration::from_mins(1));
 }
 
 /// Each clip is decoded once, however many items show it.

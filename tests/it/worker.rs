@@ -10,9 +10,9 @@ use aurelia::shared::jobs::UnderWay;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::fleet::Bench;
-use crate::support::redis::RedisServer;
-use crate::support::{Broker, Running, Sim, Workdir, corpus, until};
+use super::support::fleet::Bench;
+use super::support::redis::RedisServer;
+use super::support::{Broker, Running, Sim, Workdir, corpus, until};
 
 /// How often the log of a worker says this of an item.
 fn said(worker: &Running<'_>, item: &str, what: &str) -> usize {
@@ -31,21 +31,25 @@ fn a_worker_turns_jobs_into_records_and_ends_with_0_when_told_to() {
     worker.wait().expect(0);
 }
 
-#[test]
-fn identical_jobs_over_four_workers_ask_each_request_once() {
-    let (sim, work, mut bench) = (Sim::slow(50), Workdir::with_clips(1), Bench::new("worker-identical"));
-    let items: Vec<_> = (0..50)
-        .map(|i| serde_json::json!({"id": format!("i{i}"), "video": "clips/0.mp4", "query": "What is it?"}))
-        .collect();
+/// Jobs that ask the same over four workers: each distinct request is asked once.
+pub(crate) fn identical(prefix: &str, jobs: usize) {
+    let (sim, work, mut bench) = (Sim::slow(50), Workdir::with_clips(1), Bench::new(prefix));
+    let items: Vec<_> =
+        (0..jobs).map(|i| json!({"id": format!("i{i}"), "video": "clips/0.mp4", "query": "What is it?"})).collect();
     bench.enqueue(&work, "r", &items);
     let workers: Vec<_> = (0..4).map(|_| bench.worker(&work, &sim).spawn()).collect();
-    let (records, _) = bench.records(50);
+    let (records, _) = bench.records(jobs);
     let contents: BTreeSet<String> = records.values().map(|m| format!("{:?}", m.record.final_answer)).collect();
     assert_eq!(contents.len(), 1, "all have one answer");
     let calls: u64 = sim.answered().iter().sum();
     let tries = u64::try_from(records.values().next().unwrap().record.tries.len()).unwrap();
     assert_eq!((calls, sim.stats().repeats_of_answered), (tries * 3, 0));
     drop(workers);
+}
+
+#[test]
+fn identical_jobs_over_four_workers_ask_each_request_once() {
+    identical("worker-identical", 50);
 }
 
 #[test]
