@@ -43,6 +43,15 @@ pub struct Stored {
     pub clips: Vec<VideoSent>,
 }
 
+/// A reply that was paid for and could not be stored: it travels with its job to whoever takes that.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Carried {
+    /// Its key.
+    pub key: Key,
+    /// What is to be stored.
+    pub stored: Stored,
+}
+
 /// A stored request with its reply, to look at.
 #[derive(Debug, Clone)]
 pub struct Exchange {
@@ -171,6 +180,15 @@ impl Journal {
         }
     }
 
+    /// Stores a reply that was paid for elsewhere and could not be stored there, unless there is one.
+    #[cfg(feature = "fleet")]
+    pub async fn store_carried(&self, carried: &Carried) -> Result<(), StateError> {
+        match &self.store {
+            Store::Embedded(_) => Err(unreadable("only a fleet's journal is handed replies")),
+            Store::Shared(store) => store.store(carried.key, None, &carried.stored).await.map(|_| ()),
+        }
+    }
+
     /// The stored exchange of a key; none in a fleet's journal, which keeps no requests.
     pub async fn exchange(&self, key: Key) -> Result<Option<Exchange>, StateError> {
         match &self.store {
@@ -195,6 +213,13 @@ impl Waiting {
     pub async fn done(mut self) {
         // An error means that the sender is gone, which is what is waited for.
         while self.0.changed().await.is_ok() {}
+    }
+}
+
+impl Claim {
+    /// The key.
+    pub fn key(&self) -> Key {
+        self.key
     }
 }
 

@@ -5,8 +5,8 @@
 //! job's deadline. A reply that was paid for and cannot be stored is held and tried again while no new call starts.
 //! Nothing is resent blindly: an attempt whose end was not seen is booked at its worst case before the next one.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use super::line::{Account, Cost, Line};
 use super::meter::Ended;
 pub use super::meter::Meter;
 use crate::fault::Halt;
-use crate::journal::{Canonical, Claim, Journal, Key, Look, Stored};
+use crate::journal::{Canonical, Carried, Claim, Journal, Key, Look, Stored};
 use crate::media::MediaError;
 use crate::price::Nano;
 use crate::provider::http::Client;
@@ -31,12 +31,15 @@ use crate::retry::jitter;
 /// Between attempts to store a reply that was paid for.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How long a stop waits for such a reply to be stored.
-const STORE_GRACE: Duration = Duration::from_secs(20);
+const STORE_GRACE: Duration = Duration::from_secs(15);
+
 /// Carries asks through. One for the process.
 #[derive(Debug)]
 pub struct Caller {
     journal: Journal,
     live: Option<Live>,
+    /// Replies that were paid for and not stored when their jobs had to stop, by job.
+    unstored: Mutex<HashMap<String, Vec<Carried>>>,
 }
 
 /// What is needed to pay for a reply.
@@ -96,12 +99,23 @@ pub enum NoReply {
 impl Caller {
     /// A caller that pays for what the journal lacks.
     pub fn live(journal: Journal, live: Live) -> Self {
-        Self { journal, live: Some(live) }
+        Self { journal, live: Some(live), unstored: Mutex::default() }
     }
 
     /// A caller that only reads the journal.
     pub fn offline(journal: Journal) -> Self {
-        Self { journal, live: None }
+        Self { journal, live: None, unstored: Mutex::default() }
+    }
+
+    /// Takes the replies that a job has paid for and that could not be stored before it had to stop.
+    pub fn unstored(&self, job_id: &str) -> Vec<Carried> {
+        self.unstored.lock().unwrap_or_else(PoisonError::into_inner).remove(job_id).unwrap_or_default()
+    }
+
+    /// Stores a reply that a job brought along.
+    #[cfg(feature = "fleet")]
+    pub async fn store_carried(&self, carried: &Carried) -> Result<(), crate::state::StateError> {
+        self.journal.store_carried(carried).await
     }
 
     /// The stored reply to a request, asked for and paid for if nobody has yet. `build` makes the request as it is sent.
@@ -267,6 +281,9 @@ impl Caller {
             if payer.stop.is_cancelled() {
                 let grace = *stopping.get_or_insert_with(|| Instant::now() + STORE_GRACE);
                 if Instant::now() > grace {
+                    let carried = Carried { key: claim.key(), stored };
+                    let mut unstored = self.unstored.lock().unwrap_or_else(PoisonError::into_inner);
+                    unstored.entry(payer.job_id.to_owned()).or_default().push(carried);
                     return Err(NoReply::Halt(Halt::Worker(
                         "a reply that was paid for could not be stored".to_owned(),
                     )));

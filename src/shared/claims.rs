@@ -15,10 +15,10 @@ use super::{Redis, Script};
 use crate::retry::jitter;
 use crate::state::StateError;
 
-/// How long a claim lives without its holder.
-const LIFE: Duration = Duration::from_secs(15);
+/// How long a claim lives without its holder: less than a job waits that was under way when its worker died.
+const LIFE: Duration = Duration::from_secs(8);
 /// Between two renewals.
-const RENEW: Duration = Duration::from_secs(4);
+const RENEW: Duration = Duration::from_secs(2);
 /// The first and the longest pause between two looks at somebody else's claim.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(40), Duration::from_millis(500));
 

@@ -84,7 +84,7 @@ pub struct RunInfo {
     pub retried: u64,
     /// Jobs purged by a cancel.
     pub purged: u64,
-    /// Dead letters.
+    /// Jobs that are dead letters.
     pub dead: u64,
     /// Most money for it.
     pub ceiling: Option<Nano>,
@@ -97,7 +97,7 @@ pub struct RunInfo {
 }
 
 impl RunInfo {
-    /// Jobs of which a record, or a purge, is to be expected.
+    /// Jobs of which a record, a purge or a dead letter is to be expected.
     pub fn jobs(&self) -> u64 {
         self.enqueued + self.retried
     }

@@ -92,8 +92,15 @@ impl Desk {
             }
         };
         let job_id = message.job.id();
+        let mut message = message;
         let (started, end) = match self.start(&delivery, &message, &job_id).await {
-            Ok((pipeline, _suspect)) => (Began::Yes, self.job(&pipeline, &message, began).await),
+            Ok((pipeline, _suspect)) => {
+                message.carried.clear();
+                let end = self.job(&pipeline, &message, began).await;
+                message.carried = pipeline.caller.unstored(&job_id);
+                // What it has paid for travels with it, so it goes back as a new message.
+                (Began::Yes, if message.carried.is_empty() { end } else { End::Continue })
+            }
             Err(end) => (Began::No, end),
         };
         self.finish(delivery, message, &job_id, (started, end), began).await;
@@ -123,6 +130,9 @@ impl Desk {
         let suspect = match self.fleet.jobs.started(run, job_id).await {
             Err(error) => return Err(self.no_state(&error).await),
             Ok(Started(0)) => None,
+            // Straight back from a lost delivery: its worker may be alive and about to end it, and if it is dead, its claims
+            // live on for seconds. Waiting here for either would be one more chance to be under way at a kill.
+            Ok(_) if delivery.returned > 0 => return Err(End::Park(Tier::TenSeconds, "suspect")),
             Ok(_) => match timeout(SUSPECT_TURN, self.suspects.acquire()).await {
                 Ok(Ok(permit)) => Some(permit),
                 _ => return Err(End::Park(Tier::TenSeconds, "suspect")),
@@ -134,7 +144,14 @@ impl Desk {
                 let detail = format!("it was started {MOST_STARTS} times, and each time its worker died with it");
                 Err(End::Dead("poison", detail))
             }
-            Ok(_) => Ok((pipeline, suspect)),
+            Ok(_) => {
+                for carried in &message.carried {
+                    if let Err(error) = pipeline.caller.store_carried(carried).await {
+                        return Err(self.no_state(&error).await);
+                    }
+                }
+                Ok((pipeline, suspect))
+            }
         }
     }
 
@@ -219,6 +236,13 @@ impl Desk {
             End::Continue => {
                 tracing::info!(run, item = message.job.item_id, "put back, to go on in another delivery");
                 message.worked_seconds += began.elapsed().as_secs();
+                if message.encode().is_err() {
+                    tracing::error!(
+                        item = message.job.item_id,
+                        "replies that were paid for are too long to travel: they are lost"
+                    );
+                    message.carried.clear();
+                }
                 match message.encode() {
                     Ok(body) => match self.publish(&fleet.topology.job(&run, job_id, body), Some(&run)).await {
                         Ok(()) => {
@@ -298,11 +322,7 @@ impl Desk {
         let run = delivery.run.clone();
         tracing::warn!(run, reason, detail, "a message is no job; it is a dead letter");
         let settled = delivery.dead(reason, detail).await;
-        if settled.is_ok()
-            && let Err(error) = self.fleet.runs.count(&run, Counter::Dead, 1).await
-        {
-            tracing::debug!(%error, "a dead letter is not counted");
-        }
+        // It is no job of the run: only the metrics count it.
         self.end(Metered::Dead(reason), settled);
     }
 

@@ -89,6 +89,12 @@ fn a_worker_cut_from_its_broker_for_a_minute() {
     it::fleet::cut_off("chaos-cut", 200, std::time::Duration::from_mins(1));
 }
 
+#[cfg(feature = "fleet")]
+#[test]
+fn a_run_of_a_hundred_thousand_jobs_is_paused_resumed_and_cancelled() {
+    println!("{}", it::fleet::control("chaos-control", 100_000));
+}
+
 /// Each clip is decoded once, however many items show it.
 fn decoded(items: usize, clips: u64) -> String {
     let (sim, work) = (Sim::plain(), Workdir::with_clips(clips));

@@ -203,8 +203,11 @@ pub(crate) fn chaos(prefix: &str, jobs: usize, faults: Faults, seed: u64) -> Str
     }
     assert_eq!(ready(&topology.dead().name), Some(0), "no job is dead");
     drop(workers);
+    let memory = redis.say(&["INFO", "memory"]);
+    let used = memory.lines().find_map(|line| line.strip_prefix("used_memory_dataset:")).unwrap().trim().to_owned();
+    let used = used.parse::<usize>().unwrap() / jobs;
     format!(
-        "{jobs} jobs over {WORKERS} workers, one record each: {happened:?} in {:.0} s, done after {:.0} s; {twice} requests \
+        "{jobs} jobs over {WORKERS} workers, {used} bytes of Redis a job, one record each: {happened:?} in {:.0} s, done after {:.0} s; {twice} requests \
          answered twice, {in_flight} in flight at kills and cuts",
         faults_took.as_secs_f64(),
         began.elapsed().as_secs_f64()
@@ -340,4 +343,55 @@ fn when_redis_was_flushed_a_worker_says_what_is_lost_and_the_producer_run_again_
     assert_eq!((info.enqueued, info.sealed), (30, true));
     drop(worker);
     redis.kill();
+}
+
+/// Pausing, resuming and cancelling a run of so many jobs, each of which acts within 5 s.
+pub(crate) fn control(prefix: &str, jobs: usize) -> String {
+    let (sim, work, bench) = (Sim::slow(20), Workdir::with_clips(1), Bench::new(prefix));
+    let clip = work.path("clips/0.mp4").display().to_string();
+    let item = |i| json!({"id": format!("i{i}"), "video": clip, "query": format!("What ({i})?")});
+    let corpus = work.items("items.jsonl", &(0..jobs).map(item).collect::<Vec<_>>());
+    let began = Instant::now();
+    let producer = bench.program(&work, &sim, env!("CARGO_BIN_EXE_aurelia-producer"));
+    producer.args(["--run", RUN, "--json"]).arg(&corpus).run().expect(0);
+    let enqueued = began.elapsed();
+    let worker = bench.worker(&work, &sim).spawn();
+    let operator = |command: &str| {
+        let aurelia = bench.program(&work, &sim, env!("CARGO_BIN_EXE_aurelia"));
+        aurelia.args([command, RUN]).run().expect(0);
+    };
+    let calls = || until("calls are made", || (sim.stats().in_flight > 0).then_some(()));
+    let mut times = Vec::new();
+    let mut within = |what: &str, done: &dyn Fn()| {
+        let began = Instant::now();
+        operator(what);
+        done();
+        assert!(began.elapsed() < Duration::from_secs(5), "{what} took {:?}", began.elapsed());
+        times.push(format!("{what} {:.1} s", began.elapsed().as_secs_f64()));
+    };
+    calls();
+    // Jobs under way end; then nothing is asked.
+    let quiet = || {
+        until("nothing is asked", || {
+            let before = sim.received();
+            std::thread::sleep(Duration::from_millis(500));
+            (sim.received() == before).then_some(())
+        });
+    };
+    within("pause", &quiet);
+    within("resume", &calls);
+    let queue = bench.fleet.topology.run(RUN).unwrap().name;
+    within("cancel", &|| {
+        let ready = bench.block_on(aurelia::queue::ready(&bench.fleet.outgoing, &queue)).unwrap();
+        assert_eq!(ready, Some(0));
+    });
+    let info = bench.block_on(bench.fleet.runs.get(RUN)).unwrap().unwrap();
+    assert!(info.purged > 0 && info.purged <= jobs as u64, "{info:?}");
+    drop(worker);
+    format!("{jobs} jobs enqueued in {:.1} s; {}", enqueued.as_secs_f64(), times.join(", "))
+}
+
+#[test]
+fn a_run_is_paused_resumed_and_cancelled_within_five_seconds() {
+    println!("{}", control("fleet-control", 10_000));
 }

@@ -1,11 +1,14 @@
 //! The state that a fleet shares, on a real Redis.
 
 use aurelia::recipe::{Recipe, RecipeFile};
+use aurelia::record::Status;
 use aurelia::shared::Redis;
 use aurelia::shared::jobs::{Jobs, Started, UnderWay};
 use aurelia::shared::runs::{Fate, ItemMark, Lane, NewRun, Phase, Registered, Runs};
 
+use crate::support::fleet::Bench;
 use crate::support::redis::RedisServer;
+use crate::support::{Broker, Sim, Workdir, corpus, until};
 
 fn redis(prefix: &str) -> Redis {
     Redis::new(RedisServer::shared().parse().unwrap(), prefix)
@@ -71,6 +74,38 @@ async fn a_job_that_neither_ended_nor_waits_becomes_a_suspect_and_then_poison() 
     assert_eq!(jobs.under_way("r").await.unwrap(), UnderWay { running: 1, parked: [].into() });
     jobs.end("r", "a").await.unwrap();
     assert_eq!(jobs.started("r", "a").await.unwrap(), Started(0));
+}
+
+/// Three servers that are a cluster.
+fn cluster() -> (Vec<RedisServer>, String) {
+    let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+    let nodes: Vec<_> = (0..3).map(|_| RedisServer::with("everysec", &cluster)).collect();
+    let places: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+    let mut create = vec!["--cluster", "create"];
+    create.extend(places.iter().map(String::as_str));
+    create.push("--cluster-yes");
+    let said = nodes[0].say(&create);
+    assert!(said.contains("All 16384 slots covered"), "{said}");
+    until("the nodes know each other", || {
+        nodes.iter().all(|node| node.say(&["CLUSTER", "INFO"]).contains("cluster_state:ok")).then_some(())
+    });
+    (nodes, format!("redis-cluster://{}", places.join(",")))
+}
+
+#[test]
+fn a_fleet_works_over_a_cluster_of_three_as_each_script_touches_one_slot() {
+    let (nodes, url) = cluster();
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(2));
+    let mut bench = Bench::over(&Broker::shared(), &url, "cluster");
+    bench.enqueue(&work, "r", &corpus(12, 2));
+    let shown = "[providers.gemini]\ninline_mib = 0\n";
+    let workers: Vec<_> = (0..2).map(|_| bench.worker(&work, &sim).config(shown).spawn()).collect();
+    let (records, _) = bench.records(12);
+    assert!(records.values().all(|m| matches!(m.record.status, Status::Accepted | Status::Exhausted)));
+    assert_eq!(sim.stats().repeats_of_answered, 0);
+    let keys: Vec<u64> = nodes.iter().map(|node| node.say(&["DBSIZE"]).parse().unwrap()).collect();
+    assert!(keys.iter().all(|keys| *keys > 0), "every node has some: {keys:?}");
+    drop(workers);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -158,6 +158,25 @@ fn without_the_shared_state_no_call_is_made_and_with_it_again_the_jobs_go_on() {
 }
 
 #[test]
+fn a_reply_that_cannot_be_stored_before_the_worker_has_to_stop_travels_with_its_job() {
+    let mut redis = RedisServer::own("always");
+    let (sim, work) = (Sim::slow(1500), Workdir::with_clips(1));
+    let mut bench = Bench::over(&Broker::shared(), &redis.url(), "worker-carried");
+    bench.enqueue(&work, "r", &corpus(4, 1));
+    let worker = bench.worker(&work, &sim).spawn();
+    until("calls are in flight", || (sim.stats().in_flight == 4).then_some(()));
+    redis.kill();
+    worker.signal(Signal::TERM);
+    worker.wait().expect(0);
+    redis.start();
+    sim.set(|settings| settings.latency = aurelia::simulator::Latency::Fixed { ms: 1 });
+    let worker = bench.worker(&work, &sim).spawn();
+    bench.records(4);
+    assert_eq!(sim.stats().repeats_of_answered, 0, "what was paid for was stored first");
+    drop(worker);
+}
+
+#[test]
 fn a_worker_started_before_its_servers_waits_for_them() {
     let (mut redis, mut broker) = (RedisServer::own("everysec"), Broker::own());
     let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
