@@ -28,6 +28,8 @@ mod queue;
 mod quota;
 mod replay;
 mod resources;
+#[cfg(feature = "fleet")]
+mod retry;
 mod run;
 #[cfg(feature = "fleet")]
 mod s3;
