@@ -21,6 +21,8 @@ mod media;
 mod operations;
 mod parity;
 #[cfg(feature = "fleet")]
+mod preflight;
+#[cfg(feature = "fleet")]
 mod producer;
 #[cfg(feature = "fleet")]
 mod queue;
