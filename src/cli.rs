@@ -19,6 +19,8 @@ pub mod explain;
 #[cfg(feature = "fleet")]
 mod operator;
 pub mod progress;
+#[cfg(feature = "fleet")]
+pub mod retry;
 pub mod run;
 pub mod show;
 #[cfg(feature = "fleet")]
@@ -71,6 +73,8 @@ enum Command {
     Resume(control::ResumeArgs),
     #[cfg(feature = "fleet")]
     Cancel(control::CancelArgs),
+    #[cfg(feature = "fleet")]
+    Retry(retry::RetryArgs),
     #[cfg(feature = "fleet")]
     Dead(dead::DeadArgs),
 }
@@ -149,6 +153,8 @@ pub fn main() -> ExitCode {
             Command::Resume(args) => control::resume(args).await,
             #[cfg(feature = "fleet")]
             Command::Cancel(args) => control::cancel(args).await,
+            #[cfg(feature = "fleet")]
+            Command::Retry(args) => retry::main(args).await,
             #[cfg(feature = "fleet")]
             Command::Dead(args) => dead::main(args).await,
         }

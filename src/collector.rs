@@ -6,6 +6,7 @@
 //! dataset   shards, dedupe, take-over       known     the manifest when nothing comes  index     which records there are
 //! manifest  what a data set consists of     shard     the content of its files         sink      directory or bucket
 //! replies   the journal beside a shard      retry     what can be asked for again      state     Redis, there or not
+//! output    whether the sink can be written    show      what is waited for, and shown at the end
 //! ```
 //!
 //! A record is delivered at least once and kept once: nothing is acknowledged before the manifest that lists its shard is
@@ -21,9 +22,11 @@ mod index;
 mod known;
 pub mod manifest;
 mod message;
+mod output;
 mod replies;
 pub mod retry;
 mod shard;
+mod show;
 pub mod sink;
 mod state;
 mod trouble;
@@ -35,22 +38,27 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{Interval, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{self, ConfigFiles, Failure};
 use crate::config::Shared;
 use crate::fleet::Fleet;
+use crate::health::{self, Health};
+use crate::metrics::Metrics;
 use crate::queue::{Arrival, QueueErrorKind, Records, Tag, declare};
 
 use batch::{Batch, Bounds};
-use manifest::Manifest;
+use show::{complete, show};
 use writer::{View, Writer};
 
 /// From the signal to stop until what is under way is left to the next collector.
 const GRACE: Duration = Duration::from_secs(10);
 /// Before a queue that is missing is declared again.
 const AGAIN: Duration = Duration::from_secs(2);
+/// The main loop comes round at least so often, and is stuck when it does not for so long.
+const BEAT: Duration = Duration::from_secs(2);
+const STUCK: Duration = Duration::from_secs(30);
 
 /// Gathers the records of a fleet into data sets.
 #[derive(Debug, Parser)]
@@ -98,9 +106,20 @@ async fn collect(args: CollectorArgs) -> Result<u8, Failure> {
         _ => Duration::ZERO,
     };
     let fleet = Fleet::open(loaded.config, "aurelia-collector").map_err(Failure::setup)?;
+    let metrics = Metrics::new().map_err(Failure::failed)?;
+    let health = Health::new(STUCK);
+    health::watch(&fleet, &health, &metrics);
+    health.expect(output::OUTPUT);
+    let watched = output::watch(fleet.config.clone(), health.clone());
+    fleet.tasks().spawn(fleet.closing().run_until_cancelled_owned(watched));
+    let listen = fleet.config.telemetry.listen;
+    let served = health::serve(listen, metrics.clone(), health.clone(), fleet.tasks(), fleet.closing()).await;
+    if let Some(address) = served.map_err(Failure::setup)? {
+        cli::say(&format!("aurelia-collector: metrics and health at http://{address}\n"));
+    }
     let (view, shown) = watch::channel(None);
     let abandon = CancellationToken::new();
-    let writer = Writer::new(&fleet, state::Fleet::new(fleet.redis.clone(), keep), view, abandon.clone());
+    let writer = Writer::new(&fleet, state::Fleet::new(fleet.redis.clone(), keep), view, metrics, abandon.clone());
     let mut tasks = JoinSet::new();
     let (batches, waiting) = mpsc::channel(1);
     let (told, done) = mpsc::channel(4);
@@ -111,7 +130,7 @@ async fn collect(args: CollectorArgs) -> Result<u8, Failure> {
             tracing::error!(%error, "signals cannot be listened to");
         }
     });
-    let mut stream = Stream::new(&fleet, batches, done);
+    let mut stream = Stream::new(&fleet, batches, done, health);
     let ended = stream.run(&fleet, &args, shown.clone()).await;
     let _late = timeout(GRACE, stream.finish(&fleet)).await;
     abandon.cancel();
@@ -148,13 +167,16 @@ struct Stream {
     done: mpsc::Receiver<Tag>,
     /// Batches handed to the writer and not yet done.
     under_way: usize,
+    health: Health,
+    beat: Interval,
 }
 
 impl Stream {
-    fn new(fleet: &Fleet, batches: mpsc::Sender<Batch>, done: mpsc::Receiver<Tag>) -> Self {
+    fn new(fleet: &Fleet, batches: mpsc::Sender<Batch>, done: mpsc::Receiver<Tag>, health: Health) -> Self {
         let bounds = Bounds::new(&fleet.config.collector);
         let records = Records::new(fleet.incoming.clone(), &fleet.topology, bounds.prefetch());
-        Self { records, bounds, open: Batch::default(), batches: Some(batches), done, under_way: 0 }
+        let (open, batches, beat) = (Batch::default(), Some(batches), interval(BEAT));
+        Self { records, bounds, open, batches, done, under_way: 0, health, beat }
     }
 
     /// Takes records until told to stop, or until what is waited for is complete.
@@ -167,7 +189,7 @@ impl Stream {
         tokio::select! {
             biased;
             () = fleet.shutdown.drain.cancelled() => return Ok(()),
-            () = declared(fleet) => {}
+            () = self.declare(fleet) => {}
         }
         loop {
             let full = self.open.is_full(&self.bounds);
@@ -183,6 +205,7 @@ impl Stream {
             tokio::select! {
                 biased;
                 () = fleet.shutdown.drain.cancelled() => return Ok(()),
+                _ = self.beat.tick() => self.health.tick(),
                 done = self.done.recv() => match done {
                     Some(tag) => self.acknowledge(tag).await,
                     None => return Ok(()),
@@ -205,11 +228,22 @@ impl Stream {
                         self.open = Batch::default();
                         tokio::select! {
                             () = fleet.shutdown.drain.cancelled() => return Ok(()),
-                            () = async { sleep(AGAIN).await; declared(fleet).await } => {}
+                            () = async { sleep(AGAIN).await; self.declare(fleet).await } => {}
                         }
                     }
                 },
                 () = async { if let Some(due) = due { sleep_until(due.into()).await } }, if due.is_some() && !is_due => {}
+            }
+        }
+    }
+
+    /// Makes what records come from, however long it takes. Cancel safe.
+    async fn declare(&mut self, fleet: &Fleet) {
+        let mut declared = std::pin::pin!(declared(fleet));
+        loop {
+            tokio::select! {
+                _ = self.beat.tick() => self.health.tick(),
+                () = &mut declared => return,
             }
         }
     }
@@ -248,53 +282,4 @@ async fn declared(fleet: &Fleet) {
     while let Err(error) = declare(&fleet.outgoing, &fleet.topology, &[]).await {
         sleep(trouble.failed(&error.message).max(AGAIN)).await;
     }
-}
-
-/// Returns when what is waited for is complete. Cancel safe.
-async fn complete(args: &CollectorArgs, shown: &mut watch::Receiver<View>) {
-    let is_complete = |view: &View| {
-        let Some(view) = view else { return false };
-        if let Some(run) = &args.run {
-            return view.get(run).is_some_and(|shown| shown.manifest.complete);
-        }
-        let mut runs = view.values().filter(|shown| shown.registered).peekable();
-        runs.peek().is_some() && runs.all(|shown| shown.manifest.complete)
-    };
-    if shown.wait_for(is_complete).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// What there is at the end.
-fn show(args: &CollectorArgs, shown: &watch::Receiver<View>) {
-    let view = shown.borrow().clone().unwrap_or_default();
-    let wanted = |name: &String| args.run.as_ref().is_none_or(|run| run == name);
-    if args.json {
-        let runs: serde_json::Map<_, _> =
-            view.iter().filter(|(name, _)| wanted(name)).map(|(name, run)| (name.clone(), json(run))).collect();
-        cli::print(&format!("{}\n", serde_json::json!({ "runs": runs })));
-        return;
-    }
-    for (name, run) in view.iter().filter(|(name, _)| wanted(name)) {
-        let Manifest { totals, complete, .. } = &run.manifest;
-        let by_status: Vec<String> =
-            totals.by_status.iter().map(|(status, count)| format!("{count} {}", status.name())).collect();
-        let ended = if *complete { "complete" } else { "not complete" };
-        cli::say(&format!(
-            "  {}: {} records in {} shards ({}), {ended}\n",
-            cli::visible(name),
-            totals.jobs,
-            run.shards,
-            by_status.join(", ")
-        ));
-    }
-}
-
-fn json(run: &writer::Shown) -> serde_json::Value {
-    let Manifest { totals, sealed, complete, purged, recipe_digest, .. } = &run.manifest;
-    serde_json::json!({
-        "jobs": totals.jobs, "items": totals.items, "superseded": totals.superseded, "by_status": totals.by_status,
-        "cost_nano_usd": totals.cost_nano_usd, "replies_missing": totals.replies_missing, "shards": run.shards,
-        "sealed": sealed, "complete": complete, "purged": purged, "recipe_digest": recipe_digest,
-    })
 }

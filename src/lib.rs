@@ -57,6 +57,8 @@ pub mod health;
 #[cfg(feature = "fleet")]
 pub mod metrics;
 #[cfg(feature = "fleet")]
+pub mod preflight;
+#[cfg(feature = "fleet")]
 pub mod producer;
 pub mod shutdown;
 pub mod telemetry;

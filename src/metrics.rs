@@ -10,7 +10,7 @@
 
 mod families;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -262,6 +262,31 @@ impl Metrics {
         self.inner.families.redis_errors.inc();
     }
 
+    /// A shard of these records, of so many bytes in all, is in its data set.
+    pub fn shard_written(&self, by_status: &BTreeMap<Status, u64>, bytes: u64) {
+        let families = &self.inner.families;
+        for (status, count) in by_status {
+            families.collected.with_label_values(&[status.name()]).inc_by(*count);
+        }
+        families.shards.inc();
+        families.shard_bytes.inc_by(bytes);
+    }
+
+    /// So many records came that were in their data set already.
+    pub fn duplicate_records(&self, count: u64) {
+        self.inner.families.known.inc_by(count);
+    }
+
+    /// So many messages were no records.
+    pub fn no_records(&self, count: u64) {
+        self.inner.families.no_records.inc_by(count);
+    }
+
+    /// Another collector had replaced a manifest.
+    pub fn manifest_conflict(&self) {
+        self.inner.families.conflicts.inc();
+    }
+
     /// Whether the process can do its work.
     pub fn ready(&self, ready: bool) {
         self.inner.families.ready.set(i64::from(ready));
@@ -335,6 +360,10 @@ mod tests {
         metrics.panicked();
         metrics.redis_failed();
         metrics.ready(true);
+        metrics.shard_written(&[(Status::Accepted, 7)].into(), 1234);
+        metrics.duplicate_records(2);
+        metrics.no_records(1);
+        metrics.manifest_conflict();
         metrics
     }
 
@@ -357,7 +386,7 @@ mod tests {
             }
         }
         assert_eq!(families, helped);
-        assert_eq!(families.len(), 26, "{families:?}");
+        assert_eq!(families.len(), 32, "{families:?}");
         for wanted in [
             "aurelia_jobs_recorded_total{status=\"accepted\"} 1",
             "aurelia_job_deliveries_ended_total{end=\"dead\",reason=\"not_json\"} 1",
@@ -368,6 +397,8 @@ mod tests {
             "aurelia_media_sources_total{what=\"decoded\"} 2",
             "aurelia_deliveries_total{event=\"acked\"} 3",
             "aurelia_ready 1",
+            "aurelia_collected_records_total{status=\"accepted\"} 7",
+            "aurelia_collected_shard_bytes_total 1234",
         ] {
             assert!(text.lines().any(|line| line == wanted), "{wanted} is not in\n{text}");
         }

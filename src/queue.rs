@@ -6,6 +6,7 @@
 //! publisher  sent means confirmed                    intake     one message for one free slot; delivery: how it ends
 //! records    a stream of records, acknowledged up to a tag
 //! dead       dead letters, for whoever looks            depth      how much is ready
+//! banner     product and version                         canary     proof of the rights that work needs
 //! ```
 //!
 //! What the whole rests on: a message is acknowledged after its effect was confirmed, never before; a broker that is away is
@@ -17,7 +18,9 @@
 //! acknowledgements must still get through then.
 
 mod address;
+mod banner;
 mod batch;
+mod canary;
 mod channels;
 mod dead;
 mod declare;
@@ -31,6 +34,8 @@ mod records;
 mod topology;
 
 pub use address::Address;
+pub use banner::banner;
+pub use canary::canary;
 pub use dead::{DeadLetter, DeadLetters, Held, Origin};
 pub use declare::{Declared, declare};
 pub use delivery::{Delivery, Settled};

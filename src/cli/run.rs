@@ -261,7 +261,7 @@ async fn dry_run(args: &RunArgs, config: &Config, recipe: &Recipe, options: &Opt
     Ok(u8::from(plan.rejected > 0 || estimate.missing > 0))
 }
 
-fn status(text: &str) -> Result<Status, String> {
+pub(super) fn status(text: &str) -> Result<Status, String> {
     match text {
         "failed" => Ok(Status::Failed),
         "blocked" => Ok(Status::Blocked),

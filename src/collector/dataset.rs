@@ -23,6 +23,7 @@ use super::replies;
 use super::shard::{self, Made, Packed};
 use super::sink::Sink;
 use super::state::Fleet;
+use crate::metrics::Metrics;
 use crate::record::Status;
 use crate::shared::runs::RunInfo;
 
@@ -40,6 +41,7 @@ pub(super) struct Dataset {
     adopted: Vec<Arc<Row>>,
     strays: Vec<String>,
     pending: Option<Pending>,
+    metrics: Metrics,
 }
 
 /// A shard under way. A failure leaves it, so that another attempt goes on with it under the same number.
@@ -57,15 +59,17 @@ struct Pending {
 
 impl Dataset {
     /// Opens the data set of a run; there may be none yet.
-    pub(super) async fn open(sink: &Sink, run: &str) -> Result<Self, String> {
+    pub(super) async fn open(sink: &Sink, run: &str, metrics: &Metrics) -> Result<Self, String> {
         for _ in 0..MOST_LOST {
             let known = Known::read(sink, run).await?;
             let (adopted, strays) = (Vec::new(), Vec::new());
-            let mut set = Self { known, index: Index::default(), adopted, strays, pending: None };
+            let metrics = metrics.clone();
+            let mut set = Self { known, index: Index::default(), adopted, strays, pending: None, metrics };
             set.load(sink, 0).await?;
             if set.clean(sink).await? {
                 return Ok(set);
             }
+            set.metrics.manifest_conflict();
         }
         Err(format!("{} is replaced by others again and again", sink.path(run, NAME)))
     }
@@ -77,7 +81,11 @@ impl Dataset {
             if self.pending.is_none() {
                 self.pending = self.begin(fleet, rows).await?;
             }
-            let Some(pending) = &mut self.pending else { return self.remove_strays(sink).await };
+            let Some(pending) = &mut self.pending else {
+                self.metrics.duplicate_records(rows.len() as u64);
+                return self.remove_strays(sink).await;
+            };
+            let known = self.adopted.len() + rows.len() - pending.rows.len();
             let shard = pending.create(sink, &self.known.manifest.run).await?;
             let mut next = self.known.manifest.clone();
             next.totals = pending.totals.clone();
@@ -91,10 +99,12 @@ impl Dataset {
             }
             if self.known.save(sink, next).await? {
                 self.durable(fleet, info.as_ref()).await;
+                self.metrics.duplicate_records(known as u64);
                 self.adopted.clear();
                 return self.remove_strays(sink).await;
             }
             tracing::info!(run = self.known.manifest.run, "another collector wrote the manifest; reading it anew");
+            self.metrics.manifest_conflict();
             self.pending = None;
             self.reload(sink).await?;
         }
@@ -140,6 +150,9 @@ impl Dataset {
             self.index.add(None, row.item, row.mark, &mut scratch);
         }
         let manifest = &mut self.known.manifest;
+        if let Some(shard) = manifest.shards.last() {
+            self.metrics.shard_written(&shard.by_status, shard.bytes());
+        }
         tracing::info!(run = manifest.run, number = pending.number, rows = pending.rows.len(), "a shard is written");
         if pending.due == Some(Due::Expire)
             && fleet.expire(&pending.keys).await

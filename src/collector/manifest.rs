@@ -157,6 +157,11 @@ impl Shard {
         [Some(&self.records), Some(&self.ids), self.retry.as_ref(), self.replies.as_ref()].into_iter().flatten()
     }
 
+    /// All its bytes, with what lies beside it.
+    pub(super) fn bytes(&self) -> u64 {
+        self.parts().map(|part| part.bytes).sum()
+    }
+
     pub(super) fn number(&self) -> Option<u32> {
         Kind::of(&self.records.name).map(|(_, number)| number)
     }

@@ -96,6 +96,14 @@ impl Sink {
         }
     }
 
+    /// Whether files can be made and removed.
+    pub async fn probe(&self) -> Result<(), String> {
+        match self {
+            Self::Files(files) => files.probe().await,
+            Self::Bucket(bucket) => bucket.probe().await,
+        }
+    }
+
     /// The manifest of a run.
     pub async fn manifest(&self, run: &str) -> Result<Option<(Bytes, Version)>, String> {
         match self {

@@ -20,6 +20,7 @@ use super::sink::Sink;
 use super::state::Fleet;
 use super::trouble::Trouble;
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::queue::{Publisher, QueueErrorKind, Tag, Topology, declare};
 use crate::shared::runs::RunInfo;
 
@@ -61,6 +62,7 @@ pub(super) struct Writer {
     writing: Trouble,
     looking: Trouble,
     view: watch::Sender<View>,
+    metrics: Metrics,
     stop: CancellationToken,
 }
 
@@ -69,6 +71,7 @@ impl Writer {
         fleet: &crate::fleet::Fleet,
         state: Fleet,
         view: watch::Sender<View>,
+        metrics: Metrics,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -83,6 +86,7 @@ impl Writer {
             writing: Trouble::new("records cannot be written"),
             looking: Trouble::new("data sets cannot be looked after"),
             view,
+            metrics,
             stop,
         }
     }
@@ -121,6 +125,7 @@ impl Writer {
                     return false;
                 }
             }
+            self.metrics.no_records(1);
         }
         let mut runs: BTreeMap<String, Vec<Arc<Row>>> = BTreeMap::new();
         for row in batch.rows {
@@ -153,7 +158,7 @@ impl Writer {
     async fn add(&mut self, run: &str, rows: &[Arc<Row>]) -> Result<(), String> {
         let sink = self.sink().await?;
         if !self.open.contains_key(run) {
-            let set = Dataset::open(&sink, run).await?;
+            let set = Dataset::open(&sink, run, &self.metrics).await?;
             self.open.insert(run.to_owned(), (set, Instant::now()));
             self.closed.remove(run);
         }
@@ -198,6 +203,9 @@ impl Writer {
                 let silent = last.elapsed() > SILENT && !known.manifest.complete;
                 let ours = !silent || Known::read(&sink, &info.name).await?.manifest.writer == known.manifest.writer;
                 let kept = ours && known.see_to(&sink, &mut self.fleet, info).await?;
+                if !kept {
+                    self.metrics.manifest_conflict();
+                }
                 let complete = known.manifest.complete && known.is_settled();
                 if kept && !(complete && last.elapsed() > CLOSE_AFTER) {
                     continue;
@@ -207,6 +215,8 @@ impl Writer {
                 let mut known = Known::read(&sink, &info.name).await?;
                 if known.see_to(&sink, &mut self.fleet, info).await? {
                     self.closed.insert(info.name.clone(), shown(&known, true));
+                } else {
+                    self.metrics.manifest_conflict();
                 }
             }
         }

@@ -40,6 +40,12 @@ pub(super) struct Families {
     pub(super) panics: IntCounter,
     pub(super) redis_errors: IntCounter,
     pub(super) ready: IntGauge,
+    pub(super) collected: IntCounterVec,
+    pub(super) known: IntCounter,
+    pub(super) shards: IntCounter,
+    pub(super) shard_bytes: IntCounter,
+    pub(super) no_records: IntCounter,
+    pub(super) conflicts: IntCounter,
 }
 
 impl Families {
@@ -81,6 +87,13 @@ impl Families {
             panics: add.counter("panics_total", "Jobs that panicked. Each is a fault of this program.")?,
             redis_errors: add.counter("redis_errors_total", "Commands that Redis did not answer, or answered with an error.")?,
             ready: add.gauge("ready", "1 while the process can do its work, else 0; /readyz says what is missing.")?,
+            collected: add.counters("collected_records_total", "Records written to data sets, by status.", &["status"])?,
+            known: add.counter("collected_duplicates_total", "Records that came and were in their data set already.")?,
+            shards: add.counter("collected_shards_total", "Shards written.")?,
+            shard_bytes: add.counter("collected_shard_bytes_total", "Bytes of shards with what lies beside them, as written.")?,
+            no_records: add.counter("collected_dead_total", "Messages that were no records and became dead letters.")?,
+            conflicts: add.counter("collected_manifest_conflicts_total",
+                "Manifests that another collector had replaced meanwhile; it was read anew.")?,
         })
     }
 }

@@ -103,7 +103,7 @@ async fn exchange(session: &Session, channel: &Channel, name: &str, routing: Rou
     session.answer(&format!("declaring exchange {name}"), declared).await
 }
 
-async fn make(session: &Session, channel: &Channel, queue: &Queue) -> Result<(), QueueError> {
+pub(super) async fn make(session: &Session, channel: &Channel, queue: &Queue) -> Result<(), QueueError> {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(short("queue", &queue.name)?, options, table(queue));
     session.answer(&format!("declaring queue {}", queue.name), declared).await.map(|_| ())

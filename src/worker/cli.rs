@@ -10,6 +10,7 @@ use crate::cli::{ConfigFiles, Failure, configure, launch, say};
 use crate::config::{Config, Loaded, Origin};
 use crate::context;
 use crate::fleet::Fleet;
+use crate::preflight;
 
 /// Take jobs from the queue, work on them, publish their records; stateless, any number of them side by side
 #[derive(Debug, Parser)]
@@ -21,11 +22,12 @@ use crate::fleet::Fleet;
 Examples:
   AURELIA__QUEUE__URL=amqp://... AURELIA__SHARED__URL=redis://... GEMINI_API_KEY=... aurelia-worker
   aurelia-worker --config fleet.toml --concurrency 64
+  aurelia-worker --preflight                                   is everything as it must be?
 
 It reads only what [store] allow names, and by default nothing. It waits for broker, Redis and S3 as long as it takes.
 SIGTERM: calls in flight end and are stored, what is not done goes back, and it ends within [worker] grace.
 
-Exit codes: 0 stopped by a signal; 1 this machine failed one job after the other; 2 usage; 64 configuration or keys."
+Exit codes: 0 stopped by a signal; 1 this machine failed one job after the other; 2 usage; 64 configuration or keys;\n75 (only --preflight) a server is away."
 )]
 struct Args {
     #[command(flatten)]
@@ -33,6 +35,12 @@ struct Args {
     /// Jobs worked on at once [default: worker.concurrency]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     concurrency: Option<u32>,
+    /// Look whether broker, Redis, programs, keys and disk are as a worker needs them, say so, and end
+    #[arg(long)]
+    preflight: bool,
+    /// With --preflight: as one JSON object
+    #[arg(long, requires = "preflight")]
+    json: bool,
 }
 
 /// Runs the program.
@@ -44,6 +52,10 @@ pub fn main() -> ExitCode {
 async fn run(args: Args) -> Result<u8, Failure> {
     let loaded = configure(&args.config)?;
     let config = only_what_is_allowed(loaded);
+    if args.preflight {
+        let cache = cache(&config)?;
+        return preflight::run(config, &cache, args.json).await;
+    }
     context::tools(&config).map_err(Failure::setup)?;
     let cache = cache(&config)?;
     let concurrency = args.concurrency.map_or(config.worker.concurrency, |n| usize::try_from(n).unwrap_or(usize::MAX));

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -604,4 +606,65 @@ fn two_collectors_at_one_data_set_keep_every_record_once() {
         !name.contains("-0") || listed.iter().any(|shard| shard[7..13] == name[name.find("-0").unwrap()..][..6])
     });
     set.check(&messages);
+}
+
+/// What a daemon answers: status and body.
+fn page(address: &str, page: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {page} HTTP/1.1\r\nhost: daemon\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[test]
+fn it_tells_what_it_collected_and_is_ready_only_while_its_output_can_be_written() {
+    let bench = Bench::new();
+    bench.run("r", 10);
+    // A file is where the folder of data sets should be.
+    fs::write(bench.out(), "").unwrap();
+    let running = bench.collector("").spawn();
+    let address = until("it says where it listens", || {
+        let said = running.stderr();
+        let (_, rest) = said.split_once("metrics and health at http://")?;
+        rest.split_once('\n').map(|(address, _)| address.to_owned())
+    });
+    let ready = |wanted: u16, missing: Value| {
+        until("it is ready or not", || {
+            let (status, body) = page(&address, "/readyz");
+            let told: Value = serde_json::from_str(&body).unwrap();
+            let names: Vec<&String> = told["missing"].as_object().unwrap().keys().collect();
+            (status == wanted && json!(names) == missing).then_some(body)
+        })
+    };
+    println!("{}", ready(503, json!(["output"])));
+    assert_eq!(page(&address, "/healthz").0, 200);
+    fs::remove_file(bench.out()).unwrap();
+    ready(200, json!([]));
+    let messages = accepted("r", 0..10);
+    bench.publish(&messages);
+    bench.until("r", "the first are written", |manifest| manifest.totals.jobs == 10);
+    bench.publish(&messages[..4]);
+    bench.publish_raw(vec![("x".to_owned(), b"{".to_vec())]);
+    let metrics = until("all is counted", || {
+        let metrics = page(&address, "/metrics").1;
+        let all = ["collected_duplicates_total 4", "collected_dead_total 1"];
+        all.iter().all(|line| metrics.contains(&format!("aurelia_{line}\n"))).then_some(metrics)
+    });
+    running.signal(Signal::TERM);
+    running.wait().expect(0);
+    let set = bench.set("r").unwrap();
+    set.check(&messages);
+    let is_shard = |name: &str| name != "manifest.json" && name != ".manifest.lock";
+    let bytes: usize = set.files.iter().filter(|(name, _)| is_shard(name)).map(|(_, content)| content.len()).sum();
+    for line in [
+        "collected_records_total{status=\"accepted\"} 10".to_owned(),
+        format!("collected_shards_total {}", set.manifest.shards.len()),
+        format!("collected_shard_bytes_total {bytes}"),
+        "collected_manifest_conflicts_total 0".to_owned(),
+        "ready 1".to_owned(),
+    ] {
+        assert!(metrics.contains(&format!("aurelia_{line}\n")), "{line} is not in\n{metrics}");
+    }
 }

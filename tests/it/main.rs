@@ -23,6 +23,8 @@ mod media;
 mod operations;
 mod parity;
 #[cfg(feature = "fleet")]
+mod preflight;
+#[cfg(feature = "fleet")]
 mod producer;
 #[cfg(feature = "fleet")]
 mod queue;
@@ -30,6 +32,8 @@ mod queue;
 mod quota;
 mod replay;
 mod resources;
+#[cfg(feature = "fleet")]
+mod retry;
 mod run;
 #[cfg(feature = "fleet")]
 mod s3;

@@ -19,6 +19,8 @@ use crate::provider::http::chain;
 
 /// One request with its whole body: a shard is tens of MB at most.
 const REQUEST: Duration = Duration::from_mins(2);
+/// A folder that is no run's, and an object in it.
+const PROBE: (&str, &str) = (".aurelia", "probe");
 
 /// Data sets in a bucket.
 #[derive(Debug, Clone)]
@@ -63,6 +65,12 @@ impl Bucket {
             Err(Refused { status: Some(409 | 412), .. }) => Ok(false),
             Err(refused) => Err(self.failed(run, name, &refused)),
         }
+    }
+
+    /// Makes an object where no run can be, and removes it. That it is there (left behind, or another collector's) is as good.
+    pub(super) async fn probe(&self) -> Result<(), String> {
+        self.create(PROBE.0, PROBE.1, Bytes::new()).await?;
+        self.remove(PROBE.0, PROBE.1).await
     }
 
     pub(super) async fn read(&self, run: &str, name: &str) -> Result<Option<(Bytes, Version)>, String> {

@@ -15,6 +15,8 @@ use crate::run::records::readable_by_all;
 const LOCK: &str = ".manifest.lock";
 /// How the names of unfinished files end.
 const UNFINISHED: &str = ".tmp";
+/// Bytes that a disk which is full has no room for.
+const PROBE: usize = 4096;
 
 /// Whether it is one of those.
 pub(super) fn is_unfinished(name: &str) -> bool {
@@ -67,6 +69,18 @@ impl Files {
 
     pub(super) async fn remove(&self, run: &str, name: &str) -> Result<(), String> {
         blocking(self.path(run, name), |path| found(fs::remove_file(path)).map(|_| ())).await
+    }
+
+    /// Writes a file into the root, and removes it.
+    pub(super) async fn probe(&self) -> Result<(), String> {
+        blocking(self.root.clone(), |root| {
+            let mut file =
+                tempfile::Builder::new().prefix(".probe").suffix(UNFINISHED).tempfile_in(folder(&root.join("_"))?)?;
+            file.write_all(&[0; PROBE])?;
+            file.as_file().sync_all()?;
+            file.close()
+        })
+        .await
     }
 
     pub(super) async fn manifest(&self, run: &str) -> Result<Option<(Bytes, Version)>, String> {

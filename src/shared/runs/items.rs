@@ -91,6 +91,11 @@ static RETRY: LazyLock<Script> = LazyLock::new(|| {
            end
          end
          if fresh > 0 then redis.call('HINCRBY', KEYS[1], 'retried', fresh) end
+         local collected = redis.call('HGET', KEYS[1], 'collected')
+         if collected then
+           local open = string.gsub(collected, '\"complete\":true', '\"complete\":false')
+           redis.call('HSET', KEYS[1], 'collected', open)
+         end
          return fresh",
     )
 });
@@ -135,8 +140,8 @@ impl Runs {
         self.redis.command::<i64>(redis::cmd("HINCRBY").arg(info).arg("generation").arg(1)).await.map(|_| ())
     }
 
-    /// Notes that items are asked for again under these revisions, before they are published. Returns how many of them
-    /// nobody had noted before.
+    /// Notes that items are asked for again under these revisions, before they are published: the run is not complete any
+    /// more, so that its jobs are taken, also while no collector looks. Returns how many of them nobody had noted before.
     pub async fn retry(&self, run: &str, items: &[(&str, u32)]) -> Result<u64, StateError> {
         if items.is_empty() {
             return Ok(0);
