@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::Fallible;
 
 /// Kernel ticks per second in `/proc/PID/stat`: the same on every Linux that Rust runs on.
-const TICKS: f64 = 100.0;
+pub(crate) const TICKS: f64 = 100.0;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What a child used.
@@ -85,7 +85,8 @@ pub(crate) fn cpu_of_this_process() -> f64 {
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0)).as_secs_f64()
 }
 
-fn mib(status: &str, name: &str) -> Option<f64> {
+/// A figure of `/proc/PID/status`.
+pub(crate) fn mib(status: &str, name: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib / 1024.0)
