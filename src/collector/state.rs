@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::replies;
 use super::trouble::Trouble;
 use crate::shared::Redis;
+use crate::shared::jobs::Jobs;
 use crate::shared::runs::{Collected, RunInfo, Runs};
 use crate::state::StateError;
 
@@ -42,6 +43,11 @@ impl Fleet {
     pub(super) async fn tell(&mut self, info: &RunInfo, collected: &Collected) {
         let answer = self.runs.set_collected(&info.name, collected).await;
         self.noted(answer);
+        if collected.complete {
+            // Every job has its end: what still counts as started is what could not be told at the time.
+            let answer = Jobs::new(self.redis.clone()).clear(&info.name).await;
+            self.noted(answer);
+        }
     }
 
     /// The replies of these keys that the journal has.

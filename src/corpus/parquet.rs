@@ -16,7 +16,7 @@ use super::reader::{Place, Refused, Row};
 
 /// The rows of one file.
 pub(super) struct Rows {
-    rows: RowIter<'static>,
+    left: RowIter<'static>,
     number: u64,
     total: u64,
     bytes: u64,
@@ -47,8 +47,8 @@ impl Rows {
         let options = ReadOptionsBuilder::new().with_predicate(Box::new(wanted)).build();
         let reader = SerializedFileReader::new_with_options(file, options).map_err(io::Error::other)?;
         let mut rows =
-            Self { rows: RowIter::from_file_into(Box::new(reader)), number: before, total: sizes.iter().sum(), bytes };
-        while rows.number < from.number && rows.rows.next().transpose().map_err(io::Error::other)?.is_some() {
+            Self { left: RowIter::from_file_into(Box::new(reader)), number: before, total: sizes.iter().sum(), bytes };
+        while rows.number < from.number && rows.left.next().transpose().map_err(io::Error::other)?.is_some() {
             rows.number += 1;
         }
         Ok(rows)
@@ -61,7 +61,7 @@ impl Rows {
     }
 
     pub(super) fn next(&mut self) -> Option<io::Result<Row>> {
-        let row = match self.rows.next()? {
+        let row = match self.left.next()? {
             Ok(row) => row,
             Err(error) => return Some(Err(io::Error::other(error))),
         };

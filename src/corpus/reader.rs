@@ -61,7 +61,7 @@ enum Format {
     Lines(Corpus<Box<dyn BufRead + Send>>),
     Csv(Box<Table>),
     Parquet(Rows),
-    Prefix(Prefix),
+    Prefix(Box<Prefix>),
 }
 
 impl Reader {
@@ -103,7 +103,7 @@ impl Reader {
 
     /// The objects under a prefix of a bucket.
     pub fn prefix(prefix: Prefix) -> Self {
-        Self { format: Format::Prefix(prefix), folder: "/".to_owned(), failed: false }
+        Self { format: Format::Prefix(Box::new(prefix)), folder: "/".to_owned(), failed: false }
     }
 
     /// How much was read.

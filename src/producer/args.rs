@@ -34,6 +34,7 @@ The first Ctrl-C or SIGTERM ends the batch under way and stops; the second stops
 Exit codes: 0 all is enqueued; 1 lines were rejected, or a corpus cannot be read; 2 usage; 64 configuration, or another
 recipe than the run's; 75 stopped before the end: run it again."
 )]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct ProducerArgs {
     /// Name of the run, new or known
     #[arg(long, value_name = "NAME", value_parser = run_name)]

@@ -92,7 +92,7 @@ impl Count<'_> {
             match seen.get(&id) {
                 Some(before) if *before == digest => *duplicates += 1,
                 Some(_) => {
-                    reject(format!("id {id:?} was used before for another item: give one of them another id"), None)
+                    reject(format!("id {id:?} was used before for another item: give one of them another id"), None);
                 }
                 None => {
                     seen.insert(id, digest);

@@ -164,7 +164,8 @@ impl<'a> Enqueuer<'a> {
         let opened = self.opened.get_or_try_init(|| async {
             patiently(self.fleet, || self.fleet.runs.seal(self.run, false)).await.map(|_| ())
         });
-        opened.await.map(|()| ())
+        opened.await?;
+        Ok(())
     }
 
     async fn publish(&self, messages: &[Message]) -> Result<(), Halt> {

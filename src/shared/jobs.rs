@@ -90,6 +90,12 @@ impl Jobs {
         self.redis.run::<u64>(&END.on(&started).key(&parked).arg(job_id)).await.map(|_| ())
     }
 
+    /// Nothing of this run counts any more.
+    pub async fn clear(&self, run: &str) -> Result<(), StateError> {
+        let (started, parked) = self.keys(run);
+        self.redis.command::<u64>(redis::cmd("DEL").arg(started).arg(parked)).await.map(|_| ())
+    }
+
     /// What is under way.
     pub async fn under_way(&self, run: &str) -> Result<UnderWay, StateError> {
         let (started, parked) = self.keys(run);

@@ -32,6 +32,8 @@ use crate::state::StateError;
 
 /// Between two attempts at something that must not be given up.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often that is tried which does no harm if it is lost: the collector clears what is left.
+const TOLD_LATER: u32 = 60;
 /// Suspects run one at a time, so that the one that kills its worker is blamed alone.
 const SUSPECTS: usize = 1;
 /// How long one waits for its turn in its slot, before it waits at the broker: after a restart of the broker everything that
@@ -326,11 +328,19 @@ impl Desk {
         self.end(Metered::Dead(reason), settled);
     }
 
-    /// The job's start counts no more. What cannot be told makes it a suspect next time, no more.
+    /// The job's start counts no more; told later if it cannot be told now.
     async fn ended(&self, run: &str, job_id: &str) {
-        if let Err(error) = self.fleet.jobs.end(run, job_id).await {
-            tracing::debug!(%error, "the end of a job is not counted");
-        }
+        let Err(error) = self.fleet.jobs.end(run, job_id).await else { return };
+        tracing::debug!(%error, "the end of a job is not counted yet");
+        let (jobs, run, job_id) = (self.fleet.jobs.clone(), run.to_owned(), job_id.to_owned());
+        self.fleet.redis.in_passing(async move {
+            for _ in 0..TOLD_LATER {
+                sleep(AGAIN).await;
+                if jobs.end(&run, &job_id).await.is_ok() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Nothing is known, so nothing is spent: the job waits where it was.

@@ -199,7 +199,9 @@ impl Set {
             }
         }
         let mut by_status: BTreeMap<Status, u64> = BTreeMap::new();
-        latest.values().for_each(|record| *by_status.entry(record.status).or_default() += 1);
+        for record in latest.values() {
+            *by_status.entry(record.status).or_default() += 1;
+        }
         let totals = &self.manifest.totals;
         assert_eq!(totals.by_status, by_status);
         assert_eq!((totals.jobs, totals.items), (records.len() as u64, latest.len() as u64));

@@ -83,6 +83,7 @@ fn cabled<'a>(command: Aurelia<'a>, cables: &[Cable; 4]) -> Aurelia<'a> {
 
 /// Jobs over three workers, while all this happens at random times. Every job has one record, no request was answered twice but
 /// those in flight at a fault, and no message is left anywhere.
+#[expect(clippy::too_many_lines, reason = "one story, told from its start to its end")]
 pub(crate) fn chaos(prefix: &str, jobs: usize, faults: Faults, seed: u64) -> String {
     let settings = Settings { latency: Latency::Fixed { ms: 150 }, ..Settings::default() };
     let (sim, work, s3) = (Sim::start(settings), Workdir::new(), S3::start());
@@ -261,7 +262,7 @@ pub(crate) fn shared_clips(prefix: &str, jobs: usize, clips: u64, workers: u64) 
     let running: Vec<_> = (0..workers)
         .map(|number| {
             let command = bench.program(&work, &sim, env!("CARGO_BIN_EXE_aurelia-worker"));
-            let cache = format!("[media]\ncache_dir = {:?}\n", work.path(&format!("cache-{number}")));
+            let cache = format!("[media]\ncache_dir = \"{}\"\n", work.path(&format!("cache-{number}")).display());
             s3.told(command, "s3://clips/").config(&cache).config("[providers.gemini]\ninline_mib = 0\n").spawn()
         })
         .collect();

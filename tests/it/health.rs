@@ -69,7 +69,6 @@ impl Daemon {
             let (status, body) = self.get("/readyz").await;
             if (status == 200) == ready {
                 assert_eq!(status, if ready { 200 } else { 503 });
-                println!("ready: {ready} after {:?}: {}", began.elapsed(), body.trim());
                 return serde_json::from_str(&body).unwrap();
             }
             assert!(began.elapsed() < PATIENCE, "waited in vain for ready: {ready}: {body}");
