@@ -37,11 +37,13 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// Lines and bytes read so far.
+    #[cfg(feature = "fleet")]
     pub(super) fn place(&self) -> (u64, u64) {
         (self.number, self.offset)
     }
 
     /// The line read last, or its beginning.
+    #[cfg(feature = "fleet")]
     pub(super) fn last(&self) -> &[u8] {
         self.buffer.trim_ascii()
     }

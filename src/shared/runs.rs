@@ -220,11 +220,16 @@ impl Runs {
         self.redis.command::<i64>(redis::cmd("HINCRBY").arg(info).arg(field).arg(by)).await.map(|_| ())
     }
 
-    /// A dead letter was sent back: it is counted as dead no more.
+    /// A dead letter was sent back: it is counted as dead no more, and its run is worked on again.
     pub async fn revived(&self, name: &str) -> Result<(), StateError> {
         static REVIVE: LazyLock<Script> = LazyLock::new(|| {
             Script::new(
-                "local dead = tonumber(redis.call('HGET', KEYS[1], 'dead') or '0')
+                "local collected = redis.call('HGET', KEYS[1], 'collected')
+                 if collected then
+                   local open = string.gsub(collected, '\"complete\":true', '\"complete\":false')
+                   redis.call('HSET', KEYS[1], 'collected', open)
+                 end
+                 local dead = tonumber(redis.call('HGET', KEYS[1], 'dead') or '0')
                  if dead <= 0 then return 0 end
                  return redis.call('HINCRBY', KEYS[1], 'dead', -1)",
             )
