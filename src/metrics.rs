@@ -386,7 +386,7 @@ mod tests {
             }
         }
         assert_eq!(families, helped);
-        assert_eq!(families.len(), 32, "{families:?}");
+        assert_eq!(families.len(), 29, "{families:?}");
         for wanted in [
             "aurelia_jobs_recorded_total{status=\"accepted\"} 1",
             "aurelia_job_deliveries_ended_total{end=\"dead\",reason=\"not_json\"} 1",

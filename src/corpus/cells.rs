@@ -94,7 +94,8 @@ mod tests {
             ("media", r#"[{"name":"v","kind":"video","uri":"a","resolved":"/etc/passwd"}]"#, "resolved"),
             ("sample", "many", "sample is a string"),
         ] {
-            let error = row(&[("query", "q"), (name, text)]).unwrap_err();
+            let video = if name == "media" { "" } else { "a.mp4" };
+            let error = row(&[("query", "q"), ("video", video), (name, text)]).unwrap_err();
             assert!(error.contains(found), "{error}");
         }
         let check = |columns: &[&str]| check(&columns.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
