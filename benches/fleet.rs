@@ -1,8 +1,8 @@
 //! What the whole fleet does on one machine, beside its rivals: `cargo bench --bench fleet`.
 //!
-//! A broker, a Redis and a model of their own; producer, workers and collector are the real programs. Jobs are of three calls
-//! without media, as the rivals' are, so that nothing but the fleet itself is measured; the one clip that an item has to
-//! name is the same for all, and is looked at once per worker. All rates are by the model's clock, from its first request
+//! A broker, a Redis and a model of their own; producer, workers and collector are the real programs. Jobs are of three calls.
+//! The rivals' have no media. Ours must: two of the three calls show the smallest picture there is, of one clip that is the same
+//! for all and is prepared once. All rates are by the model's clock, from its first request
 //! to its last reply; processor time is the kernel's, of each program from then until all records are in the data set.
 //!
 //! Everything shares the cores of the machine, the model and the rivals' broker too: times do not travel, ratios nearly do.
@@ -255,7 +255,9 @@ impl Place {
         let redis_pid = info.lines().find_map(|line| line.trim().strip_prefix("process_id:"));
         let redis_pid = redis_pid.ok_or("Redis tells no process id")?.parse()?;
         let recipe = include_str!("../config/recipes/default.toml")
-            .replace("media = \"frames+audio\"", "media = \"none\"")
+            .replace("media = \"frames+audio\"", "media = \"frames\"")
+            .replace("max_frames = 5", "max_frames = 1")
+            .replace("frame_size = 768", "frame_size = 32")
             .replace("provider = \"gemini\"", "provider = \"openai\"")
             .replace("model = \"gemini-3.8-flash\"", "model = \"gpt-4o-mini\"")
             .replace("without_key = \"generator\"\n", "");
