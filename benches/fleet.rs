@@ -89,9 +89,10 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let is_model = words.first() == Some(&"--model");
-    let mut builder = match is_model {
-        true => tokio::runtime::Builder::new_current_thread(),
-        false => tokio::runtime::Builder::new_multi_thread(),
+    let mut builder = if is_model {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
     };
     let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
@@ -164,6 +165,7 @@ struct Round {
     collector_mib: f64,
 }
 
+#[expect(clippy::await_holding_lock, reason = "nobody else in this process wants the broker")]
 async fn bench(plan: &Plan) -> Fallible<()> {
     let folder = tempfile::tempdir()?;
     let broker = Broker::own();

@@ -47,13 +47,13 @@ impl Rivals {
             .env("BENCH_BACKEND", redis)
             // The pool of httpx gets slow with its size; this is Celery at its best.
             .env("BENCH_CLIENT", "requests");
-        self.result(&mut command)
+        Self::result(&mut command)
     }
 
     pub(crate) fn plain(&self, llm: &str, jobs: usize, concurrency: usize) -> Fallible<Value> {
         let mut command = self.script("plain_async.py");
         command.args([&format!("{llm}/v1"), &jobs.to_string(), "--conc", &concurrency.to_string()]);
-        self.result(&mut command)
+        Self::result(&mut command)
     }
 
     fn script(&self, name: &str) -> Command {
@@ -66,7 +66,7 @@ impl Rivals {
         command
     }
 
-    fn result(&self, command: &mut Command) -> Fallible<Value> {
+    fn result(command: &mut Command) -> Fallible<Value> {
         let output = run(command)?;
         let text = String::from_utf8_lossy(&output.stdout);
         let last = text.lines().last().unwrap_or_default();
