@@ -223,6 +223,7 @@ impl Running<'_> {
     }
 
     /// What it has printed so far.
+    #[cfg(feature = "fleet")]
     pub(crate) fn stdout(&self) -> String {
         fs::read_to_string(&self.logs[0]).unwrap_or_default()
     }
