@@ -8,6 +8,7 @@
 //!
 //! A value that a later layer replaces is not judged; only what is in effect is.
 
+mod fleet;
 mod keys;
 mod limits;
 mod mistake;
@@ -27,13 +28,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use fleet::{CollectorSection, Shared};
 pub use limits::Limit;
 pub use mistake::{Mistake, Mistakes};
 pub use providers::ProviderSection;
 pub use queue::{QueueSection, QueueUrl};
-pub use sections::{
-    BudgetSection, CollectorSection, LogFormat, MediaSection, RetrySection, Shared, TelemetrySection, WorkerSection,
-};
+pub use sections::{BudgetSection, LogFormat, MediaSection, RetrySection, TelemetrySection, WorkerSection};
 pub use show::{Format, check, show};
 pub use sink::Entry;
 pub use tree::Origin;
@@ -186,8 +186,8 @@ fn read(tree: Table, defaults: &Table, dated: String, env: &[(String, String)], 
     let limits = limits::read(&mut root, &providers, known);
     let budget = sections::budget(&mut root);
     let queue = queue::read(&mut root);
-    let shared = sections::shared(&mut root);
-    let collector = sections::collector(&mut root);
+    let shared = fleet::shared(&mut root);
+    let collector = fleet::collector(&mut root);
     let telemetry = sections::telemetry(&mut root);
     let prices = price::Table { dated, models: prices::read(&mut root) };
     root.finish();

@@ -1,7 +1,7 @@
 //! `aurelia-worker`: stateless; takes jobs from the queues of all active runs, and publishes records.
 //!
 //! ```text
-//! slot -> board (which run is next) -> one message -> delivery (a job's way and its end) -> slot
+//! slot -> board (which run is next) -> one message -> delivery (a job's way) -> ends (what becomes of it) -> slot
 //! ```
 //!
 //! A slot first, then a message: nothing is taken that cannot start. While the shared state does not answer, no run is known
@@ -11,6 +11,7 @@
 mod board;
 mod cli;
 mod delivery;
+mod ends;
 mod faults;
 mod pipelines;
 mod runs;

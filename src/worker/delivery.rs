@@ -21,19 +21,16 @@ use super::faults::Faults;
 use super::pipelines::{NoPipeline, Pipelines};
 use crate::fault::Halt;
 use crate::fleet::Fleet;
-use crate::message::{JobMessage, RecordMessage, Unreadable};
+use crate::message::{JobMessage, Unreadable};
 use crate::metrics::{End as Metered, Metrics};
 use crate::pipeline::{Leave, NoRecord, Pipeline};
-use crate::queue::{Delivery, Message, QueueError, QueueErrorKind, Settled, Tier, declare};
+use crate::queue::{Delivery, Tier};
 use crate::record::Record;
 use crate::shared::jobs::{MOST_STARTS, Started};
-use crate::shared::runs::Counter;
 use crate::state::StateError;
 
 /// Between two attempts at something that must not be given up.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How often that is tried which does no harm if it is lost: the collector clears what is left.
-const TOLD_LATER: u32 = 60;
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 /// Suspects run one at a time, so that the one that kills its worker is blamed alone.
 const SUSPECTS: usize = 1;
 /// How long one waits for its turn in its slot, before it waits at the broker: after a restart of the broker everything that
@@ -42,22 +39,22 @@ const SUSPECT_TURN: Duration = Duration::from_secs(5);
 
 /// Serves deliveries. One for the process.
 pub(super) struct Desk {
-    fleet: Arc<Fleet>,
-    pipelines: Pipelines,
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) pipelines: Pipelines,
     faults: Arc<Faults>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     suspects: Semaphore,
 }
 
 /// Whether a job was started in this delivery: only then does its end take back what counts against it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Began {
+pub(super) enum Began {
     Yes,
     No,
 }
 
 /// What becomes of a job.
-enum End {
+pub(super) enum End {
     Record(Box<Record>),
     /// Its delivery took too long: the job again, to be taken up where it was.
     Continue,
@@ -208,141 +205,6 @@ impl Desk {
         }
     }
 
-    /// Makes the end durable, then acknowledges.
-    async fn finish(
-        &self,
-        delivery: Delivery,
-        mut message: JobMessage,
-        job_id: &str,
-        (started, end): (Began, End),
-        began: Instant,
-    ) {
-        let (fleet, run) = (&self.fleet, delivery.run.clone());
-        match end {
-            End::Record(record) => {
-                let (item, status) = (record.item_id.clone(), record.status);
-                tracing::info!(run, item, status = status.name(), score = record.score, "done");
-                let body = serde_json::to_vec(&RecordMessage::new(*record, &message.job)).unwrap_or_default();
-                match self.publish(&fleet.topology.record(job_id, body), None).await {
-                    Ok(()) => {
-                        self.ended(&run, job_id).await;
-                        self.metrics.job_recorded(status);
-                        self.end(Metered::Acked, Ok(delivery.ack().await));
-                    }
-                    Err(error) if error.kind == QueueErrorKind::Invalid => {
-                        self.dead(delivery, job_id, "record_too_long", &error.to_string()).await;
-                    }
-                    Err(error) => tracing::warn!(%error, item, "a record was not published; its job comes again"),
-                }
-            }
-            End::Continue => {
-                tracing::info!(run, item = message.job.item_id, "put back, to go on in another delivery");
-                message.worked_seconds += began.elapsed().as_secs();
-                if message.encode().is_err() {
-                    tracing::error!(
-                        item = message.job.item_id,
-                        "replies that were paid for are too long to travel: they are lost"
-                    );
-                    message.carried.clear();
-                }
-                match message.encode() {
-                    Ok(body) => match self.publish(&fleet.topology.job(&run, job_id, body), Some(&run)).await {
-                        Ok(()) => {
-                            self.ended(&run, job_id).await;
-                            self.end(Metered::Continued, Ok(delivery.ack().await));
-                        }
-                        Err(error) => tracing::warn!(%error, "a job was not put back; it comes again"),
-                    },
-                    // It was not too long as it came.
-                    Err(error) => tracing::error!(error, "a job cannot be put back"),
-                }
-            }
-            End::Park(tier, reason) => {
-                tracing::info!(run, item = message.job.item_id, reason, seconds = tier.wait().as_secs(), "waits");
-                let counted = match started {
-                    Began::Yes => fleet.jobs.park(&run, job_id, reason).await,
-                    Began::No => fleet.jobs.wait(&run, job_id, reason).await,
-                };
-                if let Err(error) = counted {
-                    tracing::debug!(%error, "a waiting job is not counted");
-                }
-                let body = delivery.body.clone();
-                self.end(Metered::Parked(reason), delivery.park(tier, body).await);
-            }
-            End::Dead(reason, detail) => self.dead(delivery, job_id, reason, &detail).await,
-            End::GiveBack => {
-                tracing::info!(run, item = message.job.item_id, "given back");
-                if started == Began::Yes {
-                    self.ended(&run, job_id).await;
-                }
-                self.end(Metered::GivenBack, Ok(delivery.give_back().await));
-            }
-            End::Panicked => self.end(Metered::GivenBack, Ok(delivery.give_back().await)),
-        }
-    }
-
-    /// Publishes until it is confirmed; a topology that is gone is made again, with the queue of `run` if the message goes
-    /// there. Errors: it stops, or can never be sent.
-    async fn publish(&self, message: &Message, run: Option<&str>) -> Result<(), QueueError> {
-        loop {
-            match self.fleet.publisher.publish(message).await {
-                Err(error) if error.kind == QueueErrorKind::Topology => {
-                    tracing::warn!(%error, "the topology is declared again");
-                    // Noted before it is made again, or its producer would not know that what was in it is lost.
-                    if let Some(run) = run
-                        && let Err(error) = self.fleet.runs.queue_lost(run).await
-                    {
-                        tracing::warn!(%error, run, "a lost queue could not be noted; trying again");
-                        sleep(AGAIN).await;
-                        continue;
-                    }
-                    declare(&self.fleet.outgoing, &self.fleet.topology, run.as_slice()).await?;
-                }
-                Err(error) if error.kind == QueueErrorKind::Refused => {
-                    tracing::warn!(%error, "trying again");
-                    sleep(AGAIN).await;
-                }
-                ended => return ended,
-            }
-        }
-    }
-
-    async fn dead(&self, delivery: Delivery, job_id: &str, reason: &'static str, detail: &str) {
-        let run = delivery.run.clone();
-        tracing::warn!(run, job_id, reason, detail, "a job is a dead letter");
-        let settled = delivery.dead(reason, detail).await;
-        if settled.is_ok() {
-            self.ended(&run, job_id).await;
-            if let Err(error) = self.fleet.runs.count(&run, Counter::Dead, 1).await {
-                tracing::debug!(%error, "a dead letter is not counted");
-            }
-        }
-        self.end(Metered::Dead(reason), settled);
-    }
-
-    async fn unreadable(&self, delivery: Delivery, reason: &'static str, detail: &str) {
-        let run = delivery.run.clone();
-        tracing::warn!(run, reason, detail, "a message is no job; it is a dead letter");
-        let settled = delivery.dead(reason, detail).await;
-        // It is no job of the run: only the metrics count it.
-        self.end(Metered::Dead(reason), settled);
-    }
-
-    /// The job's start counts no more; told later if it cannot be told now.
-    async fn ended(&self, run: &str, job_id: &str) {
-        let Err(error) = self.fleet.jobs.end(run, job_id).await else { return };
-        tracing::debug!(%error, "the end of a job is not counted yet");
-        let (jobs, run, job_id) = (self.fleet.jobs.clone(), run.to_owned(), job_id.to_owned());
-        self.fleet.redis.in_passing(async move {
-            for _ in 0..TOLD_LATER {
-                sleep(AGAIN).await;
-                if jobs.end(&run, &job_id).await.is_ok() {
-                    return;
-                }
-            }
-        });
-    }
-
     /// Nothing is known, so nothing is spent: the job waits where it was.
     async fn no_state(&self, error: &StateError) -> End {
         tracing::debug!(%error, "a job waits for the shared state");
@@ -351,22 +213,6 @@ impl Desk {
             () = sleep(AGAIN) => {}
         }
         End::GiveBack
-    }
-
-    /// Takes note of how a delivery ended.
-    fn end(&self, end: Metered, settled: Result<Settled, QueueError>) {
-        self.pipelines.count_media();
-        match settled {
-            Ok(Settled::Told) => {
-                self.metrics.deliveries_acked(u64::from(end != Metered::GivenBack));
-                self.metrics.delivery_ended(end);
-            }
-            Ok(Settled::Lost) => {
-                self.metrics.deliveries_lost(1);
-                self.metrics.delivery_ended(end);
-            }
-            Err(error) => tracing::warn!(%error, ?end, "a delivery has no end; its job comes again"),
-        }
     }
 }
 
