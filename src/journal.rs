@@ -180,6 +180,11 @@ impl Journal {
         }
     }
 
+    /// Whether what cannot be stored here can be stored by somebody else.
+    pub fn is_shared(&self) -> bool {
+        !matches!(self.store, Store::Embedded(_))
+    }
+
     /// Stores a reply that was paid for elsewhere and could not be stored there, unless there is one.
     #[cfg(feature = "fleet")]
     pub async fn store_carried(&self, carried: &Carried) -> Result<(), StateError> {

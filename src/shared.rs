@@ -26,7 +26,7 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisFuture, Value};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 pub use address::Address;
@@ -47,10 +47,18 @@ pub struct Redis {
 struct Inner {
     address: Address,
     prefix: String,
-    /// The number of a connection, so that one failure does not end the next one's.
-    standing: Mutex<(u64, Option<Connection>)>,
+    standing: Mutex<Standing>,
     /// What is told in passing: nobody waits for it.
     passing: TaskTracker,
+}
+
+#[derive(Default)]
+struct Standing {
+    /// The number of the connection, so that one failure does not end the next one's.
+    number: u64,
+    connection: Option<Connection>,
+    /// When the last attempt failed, and why: who waited for it has failed with it.
+    failed: Option<(Instant, String)>,
 }
 
 #[derive(Clone)]
@@ -132,19 +140,28 @@ impl Redis {
     }
 
     async fn connection(&self) -> Result<(u64, Connection), StateError> {
+        let asked = Instant::now();
         let mut standing = self.inner.standing.lock().await;
-        if let Some(connection) = &standing.1 {
-            return Ok((standing.0, connection.clone()));
+        if let Some(connection) = &standing.connection {
+            return Ok((standing.number, connection.clone()));
         }
-        let made = timeout(CONNECT, connect(&self.inner.address)).await;
-        let connection = match made {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(self.failed(&error.to_string())),
-            Err(_) => return Err(self.failed(&format!("no answer within {} s", CONNECT.as_secs()))),
+        // Else a queue of callers would each wait for an attempt of their own at a server that is silent.
+        if let Some((when, why)) = &standing.failed
+            && *when > asked
+        {
+            return Err(self.failed(why));
+        }
+        let why = match timeout(CONNECT, connect(&self.inner.address)).await {
+            Ok(Ok(connection)) => {
+                standing.number += 1;
+                standing.connection = Some(connection.clone());
+                return Ok((standing.number, connection));
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", CONNECT.as_secs()),
         };
-        standing.0 += 1;
-        standing.1 = Some(connection.clone());
-        Ok((standing.0, connection))
+        standing.failed = Some((Instant::now(), why.clone()));
+        Err(self.failed(&why))
     }
 
     async fn answered<T>(
@@ -163,8 +180,8 @@ impl Redis {
         };
         if lost {
             let mut standing = self.inner.standing.lock().await;
-            if standing.0 == number {
-                standing.1 = None;
+            if standing.number == number {
+                standing.connection = None;
             }
         }
         Err(self.failed(&why))

@@ -158,12 +158,13 @@ impl Taker {
                     tracing::debug!(%error, run, "no job could be taken");
                     self.runs.board.empty(&run, Instant::now(), crate::retry::jitter());
                 }
-                Err(error) if error.kind == QueueErrorKind::Topology => {
-                    // Its producer makes it again, and what was in it: see ARCHITECTURE.md, "A queue that is lost".
-                    tracing::warn!(%error, run, "a run has no queue; run its producer again");
+                Err(error) if error.kind == QueueErrorKind::Stopped => return Err(error),
+                Err(error) => {
+                    // No queue: its producer makes it again, and what was in it (ARCHITECTURE.md, "A queue that is lost").
+                    // No rights, or no name for a queue: the other runs go on.
+                    tracing::warn!(%error, run, "no job can be taken from a run; if its queue is gone, run its producer again");
                     self.runs.board.missing(&run, Instant::now());
                 }
-                Err(error) => return Err(error),
             }
         }
     }

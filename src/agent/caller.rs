@@ -31,7 +31,9 @@ use crate::retry::jitter;
 /// Between attempts to store a reply that was paid for.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How long a stop waits for such a reply to be stored.
-const STORE_GRACE: Duration = Duration::from_secs(15);
+const STORE_GRACE: Duration = Duration::from_secs(20);
+/// The same where the reply can travel with its job instead: it has to be on its way before the process ends.
+const CARRY_GRACE: Duration = Duration::from_secs(3);
 
 /// Carries asks through. One for the process.
 #[derive(Debug)]
@@ -279,14 +281,15 @@ impl Caller {
             holding.get_or_insert_with(|| live.gate.holding());
             live.meter.held(live.gate.held());
             if payer.stop.is_cancelled() {
-                let grace = *stopping.get_or_insert_with(|| Instant::now() + STORE_GRACE);
-                if Instant::now() > grace {
+                let grace = if self.journal.is_shared() { CARRY_GRACE } else { STORE_GRACE };
+                let last = *stopping.get_or_insert_with(|| Instant::now() + grace);
+                if Instant::now() > last {
                     let carried = Carried { key: claim.key(), stored };
                     let mut unstored = self.unstored.lock().unwrap_or_else(PoisonError::into_inner);
                     unstored.entry(payer.job_id.to_owned()).or_default().push(carried);
-                    return Err(NoReply::Halt(Halt::Worker(
-                        "a reply that was paid for could not be stored".to_owned(),
-                    )));
+                    // Where it travels, this is the stop that was asked for, and no fault of the machine.
+                    let lost = || Halt::Worker("a reply that was paid for could not be stored".to_owned());
+                    return Err(NoReply::Halt(if self.journal.is_shared() { Halt::Stopped } else { lost() }));
                 }
             }
             tokio::time::sleep(STORE_RETRY).await;

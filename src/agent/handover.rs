@@ -25,10 +25,10 @@ use crate::provider::{CallError, CallErrorKind, Endpoint, Part, Request, VideoFr
 use crate::quota::gate::Gate;
 use crate::upload::{NotUploaded, Uploads, Use};
 
-/// Hands clips over. One for the process.
-#[derive(Debug)]
+/// Hands clips over. One for the process; clones share it.
+#[derive(Debug, Clone)]
 pub struct Handover {
-    inline: Inline,
+    inline: Arc<Inline>,
     uploads: Uploads,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Clips<'a> {
 impl Handover {
     /// With these uploads, and nothing in memory yet.
     pub fn new(uploads: Uploads) -> Self {
-        Self { inline: Inline::new(), uploads }
+        Self { inline: Arc::new(Inline::new()), uploads }
     }
 
     pub(super) fn of<'a>(&'a self, request: &'a Request) -> Clips<'a> {

@@ -7,40 +7,36 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
 use super::message::{Head, Row};
 use super::shard::{self, Packed};
 use crate::shared::Redis;
 use crate::state::StateError;
 
 /// Commands under way at once.
-const CHUNK: usize = 500;
+const AT_ONCE: usize = 256;
 /// No reply is longer.
 const LONGEST: u64 = 64 << 20;
 
 /// Replies as the journal has them: key, and compressed JSON. Keys that are not there are left out.
 pub(super) async fn fetch(redis: &Redis, keys: &[String]) -> Result<Vec<(String, Vec<u8>)>, StateError> {
-    let mut found = Vec::with_capacity(keys.len());
-    for chunk in keys.chunks(CHUNK) {
-        let mut gets = redis::pipe();
-        for key in chunk {
-            gets.cmd("GET").arg(place(redis, key));
-        }
-        let values: Vec<Option<Vec<u8>>> = redis.pipeline(&gets).await?;
-        found.extend(chunk.iter().cloned().zip(values).filter_map(|(key, value)| value.map(|value| (key, value))));
-    }
-    Ok(found)
+    let get = async |key: &String| {
+        let value: Option<Vec<u8>> = redis.command(redis::cmd("GET").arg(place(redis, key))).await?;
+        Ok::<_, StateError>(value.map(|value| (key.clone(), value)))
+    };
+    // Each key has a slot of its own in a cluster, so they go one by one, many at once.
+    let found: Vec<_> = stream::iter(keys).map(get).buffered(AT_ONCE).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// Has the journal keep these only so much longer.
 pub(super) async fn expire(redis: &Redis, keys: &[String], keep: Duration) -> Result<(), StateError> {
-    for chunk in keys.chunks(CHUNK) {
-        let mut expires = redis::pipe();
-        for key in chunk {
-            expires.cmd("EXPIRE").arg(place(redis, key)).arg(keep.as_secs());
-        }
-        redis.pipeline::<Vec<i64>>(&expires).await?;
-    }
-    Ok(())
+    let expire = async |key: &String| {
+        let command = redis::cmd("EXPIRE").arg(place(redis, key)).arg(keep.as_secs()).to_owned();
+        redis.command::<i64>(&command).await.map(|_| ())
+    };
+    stream::iter(keys).map(expire).buffer_unordered(AT_ONCE).try_collect().await
 }
 
 fn place(redis: &Redis, key: &str) -> String {

@@ -34,7 +34,7 @@ pub struct Common {
     config: Config,
     client: Client,
     journal: Journal,
-    uploads: Uploads,
+    handover: Handover,
     books: Books,
     hall: Arc<Hall>,
     metrics: Metrics,
@@ -56,7 +56,7 @@ impl Common {
         Ok(Self {
             client,
             journal: Journal::shared(redis.clone(), claims),
-            uploads,
+            handover: Handover::new(uploads),
             books: Books::new(redis),
             hall: Arc::new(Hall::new(Some(LONGEST_WAIT))),
             metrics,
@@ -77,7 +77,7 @@ impl Common {
         let books = Shared::new(self.books.clone(), run, ceilings, lease);
         let live = Live {
             client: self.client.clone(),
-            handover: Handover::new(self.uploads.clone()),
+            handover: self.handover.clone(),
             gate: Arc::new(Gate::shared(books, Arc::clone(&self.hall))),
             lines,
             patience: patience(&self.config),

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use futures_util::stream::{self, StreamExt as _};
+use tokio::time::{sleep, timeout};
 
 use super::{Redis, Script};
 use crate::retry::jitter;
@@ -17,6 +18,9 @@ use crate::state::StateError;
 
 /// How long a claim lives without its holder: less than a job waits that was under way when its worker died.
 const LIFE: Duration = Duration::from_secs(8);
+/// Renewals at once, and how long one may take.
+const RENEWED_AT_ONCE: usize = 64;
+const RENEWAL_ANSWER: Duration = Duration::from_secs(1);
 /// Between two renewals.
 const RENEW: Duration = Duration::from_secs(2);
 /// The first and the longest pause between two looks at somebody else's claim.
@@ -164,17 +168,20 @@ async fn renew(redis: Redis, holder: Weak<Holder>) {
         let held: Vec<(String, String)> =
             lock(&holder.held).iter().map(|(name, token)| (name.clone(), token.clone())).collect();
         drop(holder);
-        for (name, token) in held {
-            let step = RENEWAL.on(&name).arg(&token).arg(Claims::life());
-            match redis.run::<u64>(&step).await {
-                Ok(1) => {}
-                Ok(_) => tracing::debug!("a claim is somebody else's"),
-                Err(error) => {
-                    tracing::debug!(%error, "claims cannot be renewed");
-                    break;
+        let renewals = held.into_iter().map(|(name, token)| {
+            let redis = redis.clone();
+            async move {
+                let step = RENEWAL.on(&name).arg(&token).arg(Claims::life());
+                // A late answer must not keep the others from theirs.
+                match timeout(RENEWAL_ANSWER, redis.run::<u64>(&step)).await {
+                    Ok(Ok(1)) => {}
+                    Ok(Ok(_)) => tracing::debug!("a claim is somebody else's"),
+                    Ok(Err(error)) => tracing::debug!(%error, "a claim cannot be renewed"),
+                    Err(_) => tracing::debug!("a claim may not be renewed"),
                 }
             }
-        }
+        });
+        stream::iter(renewals).buffer_unordered(RENEWED_AT_ONCE).for_each(|()| std::future::ready(())).await;
     }
 }
 

@@ -138,7 +138,11 @@ impl Desk {
             },
         };
         match self.fleet.jobs.start(run, job_id).await {
-            Err(error) => Err(self.no_state(&error).await),
+            Err(error) => {
+                // It may have been counted all the same.
+                self.ended(run, job_id).await;
+                Err(self.no_state(&error).await)
+            }
             Ok(started) if started.is_poison() => {
                 let detail = format!("it was started {MOST_STARTS} times, and each time its worker died with it");
                 Err(End::Dead("poison", detail))
@@ -146,6 +150,7 @@ impl Desk {
             Ok(_) => {
                 for carried in &message.carried {
                     if let Err(error) = pipeline.caller.store_carried(carried).await {
+                        self.ended(run, job_id).await;
                         return Err(self.no_state(&error).await);
                     }
                 }
@@ -205,14 +210,15 @@ impl Desk {
         }
     }
 
-    /// Nothing is known, so nothing is spent: the job waits where it was.
+    /// Nothing is known, so nothing is spent: the job waits at the broker. Given back, it would come again at once, and be a dead
+    /// letter of the broker's after so many rounds.
     async fn no_state(&self, error: &StateError) -> End {
         tracing::debug!(%error, "a job waits for the shared state");
         tokio::select! {
             () = self.fleet.shutdown.drain.cancelled() => {}
             () = sleep(AGAIN) => {}
         }
-        End::GiveBack
+        if self.fleet.shutdown.drain.is_cancelled() { End::GiveBack } else { End::Park(Tier::TenSeconds, "state") }
     }
 }
 

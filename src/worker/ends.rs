@@ -31,9 +31,9 @@ impl Desk {
                 let body = serde_json::to_vec(&RecordMessage::new(*record, &message.job)).unwrap_or_default();
                 match self.publish(&fleet.topology.record(job_id, body), None).await {
                     Ok(()) => {
-                        self.ended(&run, job_id).await;
                         self.metrics.job_recorded(status);
                         self.end(Metered::Acked, Ok(delivery.ack().await));
+                        self.ended(&run, job_id).await;
                     }
                     Err(error) if error.kind == QueueErrorKind::Invalid => {
                         self.dead(delivery, job_id, "record_too_long", &error.to_string()).await;
@@ -44,18 +44,15 @@ impl Desk {
             End::Continue => {
                 tracing::info!(run, item = message.job.item_id, "put back, to go on in another delivery");
                 message.worked_seconds += began.elapsed().as_secs();
-                if message.encode().is_err() {
-                    tracing::error!(
-                        item = message.job.item_id,
-                        "replies that were paid for are too long to travel: they are lost"
-                    );
-                    message.carried.clear();
+                while message.encode().is_err() && message.carried.pop().is_some() {
+                    let item = &message.job.item_id;
+                    tracing::error!(item, "a reply that was paid for is too long to travel: it is lost");
                 }
                 match message.encode() {
                     Ok(body) => match self.publish(&fleet.topology.job(&run, job_id, body), Some(&run)).await {
                         Ok(()) => {
-                            self.ended(&run, job_id).await;
                             self.end(Metered::Continued, Ok(delivery.ack().await));
+                            self.ended(&run, job_id).await;
                         }
                         Err(error) => tracing::warn!(%error, "a job was not put back; it comes again"),
                     },
@@ -117,11 +114,14 @@ impl Desk {
         let run = delivery.run.clone();
         tracing::warn!(run, job_id, reason, detail, "a job is a dead letter");
         let settled = delivery.dead(reason, detail).await;
-        if settled.is_ok() {
+        // One whose delivery was lost comes again, with its count, and is a dead letter then.
+        if matches!(settled, Ok(Settled::Told)) {
             self.ended(&run, job_id).await;
-            if let Err(error) = self.fleet.runs.count(&run, Counter::Dead, 1).await {
-                tracing::debug!(%error, "a dead letter is not counted");
-            }
+            let runs = self.fleet.runs.clone();
+            self.later(move || {
+                let (runs, run) = (runs.clone(), run.clone());
+                async move { runs.count(&run, Counter::Dead, 1).await.is_ok() }
+            });
         }
         self.end(Metered::Dead(reason), settled);
     }
@@ -135,16 +135,24 @@ impl Desk {
     }
 
     /// The job's start counts no more; told later if it cannot be told now.
-    async fn ended(&self, run: &str, job_id: &str) {
+    pub(super) async fn ended(&self, run: &str, job_id: &str) {
         let Err(error) = self.fleet.jobs.end(run, job_id).await else { return };
         tracing::debug!(%error, "the end of a job is not counted yet");
         let (jobs, run, job_id) = (self.fleet.jobs.clone(), run.to_owned(), job_id.to_owned());
+        self.later(move || {
+            let (jobs, run, job_id) = (jobs.clone(), run.clone(), job_id.clone());
+            async move { jobs.end(&run, &job_id).await.is_ok() }
+        });
+    }
+
+    /// Tries in passing until it is done, or was tried often enough.
+    fn later<F: Future<Output = bool> + Send>(&self, mut done: impl FnMut() -> F + Send + 'static) {
         self.fleet.redis.in_passing(async move {
             for _ in 0..TOLD_LATER {
-                sleep(AGAIN).await;
-                if jobs.end(&run, &job_id).await.is_ok() {
+                if done().await {
                     return;
                 }
+                sleep(AGAIN).await;
             }
         });
     }

@@ -177,6 +177,40 @@ fn a_reply_that_cannot_be_stored_before_the_worker_has_to_stop_travels_with_its_
 }
 
 #[test]
+fn an_outage_of_redis_longer_than_a_delivery_is_no_fault_of_the_worker() {
+    let mut redis = RedisServer::own("always");
+    let (sim, work) = (Sim::slow(700), Workdir::with_clips(1));
+    let mut bench = Bench::over(&Broker::shared(), &redis.url(), "worker-outage");
+    bench.enqueue(&work, "r", &corpus(6, 1));
+    let config = "[worker]\ndelivery_deadline_seconds = 2\nmost_faults = 2\n";
+    let mut worker = bench.worker(&work, &sim).config(config).spawn();
+    until("calls are in flight", || (sim.stats().in_flight == 6).then_some(()));
+    redis.kill();
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(!worker.is_over(), "{}", worker.stderr());
+    redis.start();
+    bench.records(6);
+    assert_eq!(sim.stats().repeats_of_answered, 0, "replies travel with their jobs until they can be stored");
+    worker.signal(Signal::TERM);
+    worker.wait().expect(0);
+}
+
+#[test]
+fn while_redis_takes_no_writes_jobs_wait_at_the_broker_and_are_not_given_back() {
+    let redis = RedisServer::own("everysec");
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    let mut bench = Bench::over(&Broker::shared(), &redis.url(), "worker-read-only");
+    bench.enqueue(&work, "r", &corpus(4, 1));
+    assert_eq!(redis.say(&["CONFIG", "SET", "maxmemory", "1"]), "OK");
+    let worker = bench.worker(&work, &sim).config("[telemetry]\nlog = \"info\"\n").spawn();
+    until("all of them wait", || (said(&worker, "reason=\"state\"", "waits") >= 4).then_some(()));
+    assert_eq!((sim.received(), said(&worker, "", "given back")), (0, 0));
+    assert_eq!(redis.say(&["CONFIG", "SET", "maxmemory", "0"]), "OK");
+    bench.records(4);
+    drop(worker);
+}
+
+#[test]
 fn a_worker_started_before_its_servers_waits_for_them() {
     let (mut redis, mut broker) = (RedisServer::own("everysec"), Broker::own());
     let (sim, work) = (Sim::plain(), Workdir::with_clips(1));

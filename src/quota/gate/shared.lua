@@ -248,7 +248,8 @@ local function reserve()
     local ceiling = tonumber(ARGV[35 + i])
     local reserved = ceiling and amount('reserved', of)
     if ceiling and amount('spent', of) + reserved + bound > ceiling then
-      return { reserved > 0 and 4 or 5, i, whole(amount('spent', of)) }
+      local spent = amount('spent', of)
+      return { spent + bound <= ceiling and 4 or 5, i, whole(spent) }
     end
   end
   if N[35] > 0 and (tonumber(redis.call('HGET', KEYS[2], account)) or 0) >= N[35] then return { 3 } end
@@ -295,5 +296,5 @@ for field, value in pairs(changed) do
   fields[#fields + 1] = field
   fields[#fields + 1] = value
 end
-redis.call('HSET', KEYS[1], unpack(fields))
+if #fields > 0 then redis.call('HSET', KEYS[1], unpack(fields)) end
 return answer

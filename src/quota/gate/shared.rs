@@ -33,7 +33,7 @@ use crate::state::StateError;
 
 /// Callers of one account that ask at once: enough to use a server that takes milliseconds to write.
 const ASK_AT_ONCE: usize = 16;
-/// Between two looks whether a place in the concurrency, or money, has come free.
+/// The first pause between two looks whether a place in the concurrency, or money, has come free; it grows to 16 times that.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// One run's part of a fleet's quota and money.
@@ -59,6 +59,14 @@ struct Desk {
     limits: Account,
     concurrency: u32,
     turn: Semaphore,
+}
+
+impl Desk {
+    /// Whether when a call leaves matters to anybody.
+    fn is_limited(&self) -> bool {
+        let limits = self.limits.limits();
+        limits.requests_per_minute.is_some() || limits.tokens_per_minute.is_some() || limits.requests_per_day.is_some()
+    }
 }
 
 /// The right to make one attempt.
@@ -105,6 +113,7 @@ impl Shared {
         longest: Duration,
         stop: &CancellationToken,
     ) -> Result<(usize, Taken), NoReservation> {
+        let mut busy = 0;
         loop {
             hall.none_held(stop).await?;
             let mut earliest: Option<(u64, Why)> = None;
@@ -113,7 +122,7 @@ impl Shared {
                 if let Some(why) = desk.limits.refuses(tokens) {
                     return Err(NoReservation::Never(why));
                 }
-                match self.ask(hall, &desk, tokens, bound, stop).await? {
+                match self.ask(hall, &desk, (tokens, bound), busy, stop).await? {
                     Asked::Taken(taken) => return Ok((index, taken)),
                     Asked::Later(at, why) if earliest.is_none_or(|(first, _)| at < first) => earliest = Some((at, why)),
                     Asked::Later(..) => {}
@@ -127,6 +136,7 @@ impl Shared {
                 return Err(NoReservation::Away);
             }
             hall.wait(at, why, stop).await?;
+            busy += 1;
         }
     }
 
@@ -135,8 +145,8 @@ impl Shared {
         &self,
         hall: &Hall,
         desk: &Arc<Desk>,
-        tokens: u64,
-        bound: Nano,
+        (tokens, bound): (u64, Nano),
+        busy: u32,
         stop: &CancellationToken,
     ) -> Result<Asked, NoReservation> {
         loop {
@@ -145,11 +155,12 @@ impl Shared {
             let ceilings = *lock(&self.ceilings);
             let call =
                 Call { id: &id, run: &self.run, account: &desk.name, tokens, bound, lease: self.lease, ceilings };
-            let answer = {
+            let (asked, answer) = {
                 let turn = tokio::select! {
                     () = stop.cancelled() => return Ok(Asked::Stopped),
                     turn = desk.turn.acquire() => turn,
                 };
+                let asked = hall.clock.now();
                 // Asked under one id until there is an answer: a lost answer takes nothing twice.
                 let answer = loop {
                     match self.books.reserve(&desk.limits, desk.concurrency, &call).await {
@@ -158,20 +169,23 @@ impl Shared {
                     }
                 };
                 drop(turn);
-                answer
+                (asked, answer)
             };
             let now = hall.clock.now();
             let at = match answer {
                 Answer::Go { delay } => now + micros(delay),
                 Answer::Later { delay, why } => return Ok(Asked::Later(now + micros(delay), why)),
                 Answer::Busy => {
-                    return Ok(Asked::Later(now + micros(LOOK_AGAIN.mul_f64(0.5 + jitter())), Why::Horizon));
+                    let pause = LOOK_AGAIN * (1 << busy.min(4));
+                    return Ok(Asked::Later(now + micros(pause.mul_f64(0.5 + jitter())), Why::Horizon));
                 }
                 Answer::Spent { scope, spent } => return Err(Halt::Budget(self.too_little(scope, spent, bound)).into()),
             };
             let taken = Taken { id, desk: Arc::clone(desk) };
-            let stopped = hall.sleep_until(at, stop).await.is_err();
-            let late = hall.clock.now() > at + desk.limits.tolerance();
+            // The delay counts from when the server answered. An answer that was long on its way may be late already.
+            let late = desk.is_limited() && now > asked + desk.limits.tolerance();
+            let stopped = !late && hall.sleep_until(at, stop).await.is_err();
+            let late = late || hall.clock.now() > at + desk.limits.tolerance();
             if !stopped && !late && *hall.held.borrow() == 0 {
                 return Ok(Asked::Taken(taken));
             }

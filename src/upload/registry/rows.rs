@@ -65,7 +65,16 @@ impl Rows {
                     let row: Row = serde_json::from_str(&json).ok()?;
                     Some((Key { sha256: sha256.as_str().into(), ..key.clone() }, row))
                 };
-                Ok(Some(rows.into_iter().filter_map(row).filter(|(_, row)| !row.is_over()).collect()))
+                let (over, there): (Vec<_>, Vec<_>) =
+                    rows.into_iter().filter_map(row).partition(|(_, row): &(Key, Row)| row.is_over());
+                for (key, row) in over {
+                    let rows = self.clone();
+                    redis.in_passing(async move {
+                        // What stays is over all the same.
+                        drop(rows.remove(&key, &row.display_name).await);
+                    });
+                }
+                Ok(Some(there))
             }
         }
     }
