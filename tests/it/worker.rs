@@ -196,6 +196,23 @@ fn an_outage_of_redis_longer_than_a_delivery_is_no_fault_of_the_worker() {
 }
 
 #[test]
+fn while_redis_takes_no_writes_jobs_wait_at_the_broker_and_are_not_given_back() {
+    let redis = RedisServer::own("everysec");
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    let mut bench = Bench::over(&Broker::shared(), &redis.url(), "worker-read-only");
+    bench.enqueue(&work, "r", &corpus(4, 1));
+    // As when it is a replica, or cannot save. Too little memory would be another matter: a script that has removed something
+    // may go on writing then.
+    assert_eq!(redis.say(&["CONFIG", "SET", "min-replicas-to-write", "1"]), "OK");
+    let worker = bench.worker(&work, &sim).config("[telemetry]\nlog = \"info\"\n").spawn();
+    until("all of them wait", || (said(&worker, "reason=\"state\"", "waits") >= 4).then_some(()));
+    assert_eq!((sim.received(), said(&worker, "", "given back")), (0, 0));
+    assert_eq!(redis.say(&["CONFIG", "SET", "min-replicas-to-write", "0"]), "OK");
+    bench.records(4);
+    drop(worker);
+}
+
+#[test]
 fn a_worker_started_before_its_servers_waits_for_them() {
     let (mut redis, mut broker) = (RedisServer::own("everysec"), Broker::own());
     let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
