@@ -38,14 +38,13 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Interval, interval, sleep, sleep_until, timeout};
+use tokio::time::{Interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{self, ConfigFiles, Failure};
 use crate::config::Shared;
 use crate::fleet::Fleet;
 use crate::health::{self, Health};
-use crate::metrics::Metrics;
 use crate::queue::{Arrival, QueueErrorKind, Records, Tag, declare};
 
 use batch::{Batch, Bounds};
@@ -56,9 +55,6 @@ use writer::{View, Writer};
 const GRACE: Duration = Duration::from_secs(10);
 /// Before a queue that is missing is declared again.
 const AGAIN: Duration = Duration::from_secs(2);
-/// The main loop comes round at least so often, and is stuck when it does not for so long.
-const BEAT: Duration = Duration::from_secs(2);
-const STUCK: Duration = Duration::from_secs(30);
 
 /// Gathers the records of a fleet into data sets.
 #[derive(Debug, Parser)]
@@ -106,17 +102,10 @@ async fn collect(args: CollectorArgs) -> Result<u8, Failure> {
         _ => Duration::ZERO,
     };
     let fleet = Fleet::open(loaded.config, "aurelia-collector").map_err(Failure::setup)?;
-    let metrics = Metrics::new().map_err(Failure::failed)?;
-    let health = Health::new(STUCK);
-    health::watch(&fleet, &health, &metrics);
+    let (metrics, health) = health::start(&fleet, "aurelia-collector").await?;
     health.expect(output::OUTPUT);
     let watched = output::watch(fleet.config.clone(), health.clone());
     fleet.tasks().spawn(fleet.closing().run_until_cancelled_owned(watched));
-    let listen = fleet.config.telemetry.listen;
-    let served = health::serve(listen, metrics.clone(), health.clone(), fleet.tasks(), fleet.closing()).await;
-    if let Some(address) = served.map_err(Failure::setup)? {
-        cli::say(&format!("aurelia-collector: metrics and health at http://{address}\n"));
-    }
     let (view, shown) = watch::channel(None);
     let abandon = CancellationToken::new();
     let writer = Writer::new(&fleet, state::Fleet::new(fleet.redis.clone(), keep), view, metrics, abandon.clone());
@@ -175,7 +164,7 @@ impl Stream {
     fn new(fleet: &Fleet, batches: mpsc::Sender<Batch>, done: mpsc::Receiver<Tag>, health: Health) -> Self {
         let bounds = Bounds::new(&fleet.config.collector);
         let records = Records::new(fleet.incoming.clone(), &fleet.topology, bounds.prefetch());
-        let (open, batches, beat) = (Batch::default(), Some(batches), interval(BEAT));
+        let (open, batches, beat) = (Batch::default(), Some(batches), Health::beat());
         Self { records, bounds, open, batches, done, under_way: 0, health, beat }
     }
 
@@ -189,7 +178,7 @@ impl Stream {
         tokio::select! {
             biased;
             () = fleet.shutdown.drain.cancelled() => return Ok(()),
-            () = self.declare(fleet) => {}
+            () = self.health.beating(declared(fleet)) => {}
         }
         loop {
             let full = self.open.is_full(&self.bounds);
@@ -228,22 +217,11 @@ impl Stream {
                         self.open = Batch::default();
                         tokio::select! {
                             () = fleet.shutdown.drain.cancelled() => return Ok(()),
-                            () = async { sleep(AGAIN).await; self.declare(fleet).await } => {}
+                            () = async { sleep(AGAIN).await; self.health.beating(declared(fleet)).await } => {}
                         }
                     }
                 },
                 () = async { if let Some(due) = due { sleep_until(due.into()).await } }, if due.is_some() && !is_due => {}
-            }
-        }
-    }
-
-    /// Makes what records come from, however long it takes. Cancel safe.
-    async fn declare(&mut self, fleet: &Fleet) {
-        let mut declared = std::pin::pin!(declared(fleet));
-        loop {
-            tokio::select! {
-                _ = self.beat.tick() => self.health.tick(),
-                () = &mut declared => return,
             }
         }
     }

@@ -21,14 +21,18 @@ use axum::routing::get;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Interval, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cli::{Failure, say};
 use crate::fleet::Fleet;
 use crate::metrics::{LinkName, Metrics};
 use crate::queue;
 
+/// The main loop comes round at least so often, and is stuck when it does not for so long.
+const BEAT: Duration = Duration::from_secs(2);
+const STUCK: Duration = Duration::from_secs(30);
 /// Between two looks at Redis.
 const LOOK: Duration = Duration::from_secs(2);
 /// What is said of a check before its first result.
@@ -66,6 +70,22 @@ impl Health {
         *lock(&self.inner.ticked) = Instant::now();
     }
 
+    /// When the main loop has to come round though nothing happens.
+    pub fn beat() -> Interval {
+        interval(BEAT)
+    }
+
+    /// Waits for what may take long as the main loop waits: coming round.
+    pub async fn beating<T>(&self, work: impl Future<Output = T>) -> T {
+        let (mut work, mut beat) = (std::pin::pin!(work), Self::beat());
+        loop {
+            tokio::select! {
+                _ = beat.tick() => self.tick(),
+                done = &mut work => return done,
+            }
+        }
+    }
+
     /// Names what is needed before anything is known of it: not ready until it is [`set`](Self::set).
     pub fn expect(&self, check: &'static str) {
         lock(&self.inner.checks).entry(check).or_insert_with(|| Err(UNKNOWN.to_owned()));
@@ -98,6 +118,21 @@ impl Health {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A daemon's counters and its health: watched, served until the fleet is closed, and `name` says where.
+///
+/// # Errors
+/// The address cannot be had.
+pub async fn start(fleet: &Fleet, name: &str) -> Result<(Metrics, Health), Failure> {
+    let (metrics, health) = (Metrics::new().map_err(Failure::failed)?, Health::new(STUCK));
+    watch(fleet, &health, &metrics);
+    let listen = fleet.config.telemetry.listen;
+    let served = serve(listen, metrics.clone(), health.clone(), fleet.tasks(), fleet.closing()).await;
+    if let Some(address) = served.map_err(Failure::setup)? {
+        say(&format!("{name}: metrics and health at http://{address}\n"));
+    }
+    Ok((metrics, health))
 }
 
 /// Serves `/metrics`, `/healthz` and `/readyz` until `stop`; returns where, which is nowhere without an address.

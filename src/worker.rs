@@ -21,15 +21,14 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 pub use cli::main;
 
-use crate::cli::{Failure, say};
+use crate::cli::Failure;
 use crate::context::fleet::Common;
 use crate::fleet::Fleet;
 use crate::health::{self, Health};
-use crate::metrics::Metrics;
 use crate::queue::{Intake, QueueError, QueueErrorKind, declare};
 use board::Next;
 use delivery::Desk;
@@ -39,9 +38,6 @@ use runs::Runs;
 
 /// Before the end of the grace, what still runs is dropped, so that saying good-bye has time.
 const FAREWELL: Duration = Duration::from_secs(3);
-/// The main loop comes round at least so often, and is stuck when it does not for so long.
-const BEAT: Duration = Duration::from_secs(2);
-const STUCK: Duration = Duration::from_secs(30);
 
 /// Works until told to stop, or until this machine turns out not to be able to.
 ///
@@ -49,35 +45,19 @@ const STUCK: Duration = Duration::from_secs(30);
 /// Configuration that does not fit, or a machine that fails one job after the other.
 pub async fn work(fleet: Fleet, cache: std::path::PathBuf, concurrency: usize) -> Result<u8, Failure> {
     let grace = fleet.config.worker.grace.saturating_sub(FAREWELL).max(Duration::from_secs(1));
-    let metrics = Metrics::new().map_err(Failure::failed)?;
-    let health = Health::new(STUCK);
-    health::watch(&fleet, &health, &metrics);
-    let listen = fleet.config.telemetry.listen;
-    let served = health::serve(listen, metrics.clone(), health.clone(), fleet.tasks(), fleet.closing()).await;
-    if let Some(address) = served.map_err(Failure::setup)? {
-        say(&format!("aurelia-worker: metrics and health at http://{address}\n"));
-    }
+    let (metrics, health) = health::start(&fleet, "aurelia-worker").await?;
     let common =
         Common::open(&fleet, metrics.clone(), cache).await.map_err(|error| Failure::setup(error.to_string()))?;
     let fleet = Arc::new(fleet);
     let drain = fleet.shutdown.drain.clone();
-    let mut beat = interval(BEAT);
-    let declared = async {
-        let mut declare = std::pin::pin!(declare(&fleet.outgoing, &fleet.topology, &[]));
-        loop {
-            tokio::select! {
-                _ = beat.tick() => health.tick(),
-                declared = &mut declare => return declared,
-            }
-        }
-    };
+    let mut beat = Health::beat();
     tokio::select! {
         biased;
         () = drain.cancelled() => {
             fleet.close().await;
             return Ok(0);
         }
-        declared = declared => declared.map_err(|e| broken(&e))?,
+        declared = health.beating(declare(&fleet.outgoing, &fleet.topology, &[])) => declared.map_err(|e| broken(&e))?,
     };
     let intake = Intake::new(fleet.incoming.clone(), fleet.publisher.clone(), fleet.topology.clone());
     let faults = Arc::new(Faults::new(fleet.config.worker.most_faults));
