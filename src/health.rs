@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cli::{Failure, say};
 use crate::fleet::Fleet;
+use crate::lock::lock;
 use crate::metrics::{LinkName, Metrics};
 use crate::queue;
 
@@ -114,10 +115,6 @@ impl Health {
         let checks = lock(&self.inner.checks);
         checks.iter().filter_map(|(name, found)| Some((*name, found.as_ref().err()?.clone()))).collect()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A daemon's counters and its health: watched, served until the fleet is closed, and `name` says where.

@@ -15,7 +15,7 @@ mod shared;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use embedded::Embedded;
 pub use key::{Canonical, Key};
 
+use crate::lock::lock;
 use crate::price::Nano;
 use crate::provider::{Reply, VideoSent};
 use crate::quota::ledger::Settlement;
@@ -236,10 +237,6 @@ impl Drop for Claim {
 
 fn unreadable(message: &str) -> StateError {
     StateError::Failed { path: "journal".into(), message: message.to_owned() }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

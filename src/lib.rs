@@ -33,6 +33,7 @@ pub mod agent;
 // What a call rests on.
 pub mod fault;
 pub mod journal;
+mod lock;
 pub mod price;
 pub mod provider;
 #[cfg(feature = "fleet")]

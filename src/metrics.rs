@@ -11,12 +11,13 @@
 mod families;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use self::families::Families;
+use crate::lock::lock;
 use crate::media::Stats;
 use crate::price::Nano;
 use crate::provider::Role;
@@ -297,7 +298,7 @@ impl Metrics {
         if provider.len() > LONGEST || model.len() > LONGEST {
             return (OTHER, OTHER);
         }
-        let mut models = self.inner.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut models = lock(&self.inner.models);
         let pair = (provider.to_owned(), model.to_owned());
         if models.contains(&pair) {
             return (provider, model);

@@ -6,7 +6,7 @@
 //! Nothing is resent blindly: an attempt whose end was not seen is booked at its worst case before the next one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ use super::meter::Ended;
 pub use super::meter::Meter;
 use crate::fault::Halt;
 use crate::journal::{Canonical, Carried, Claim, Journal, Key, Look, Stored};
+use crate::lock::lock;
 use crate::media::MediaError;
 use crate::price::Nano;
 use crate::provider::http::Client;
@@ -111,7 +112,7 @@ impl Caller {
 
     /// Takes the replies that a job has paid for and that could not be stored before it had to stop.
     pub fn unstored(&self, job_id: &str) -> Vec<Carried> {
-        self.unstored.lock().unwrap_or_else(PoisonError::into_inner).remove(job_id).unwrap_or_default()
+        lock(&self.unstored).remove(job_id).unwrap_or_default()
     }
 
     /// Stores a reply that a job brought along.
@@ -285,8 +286,7 @@ impl Caller {
                 let last = *stopping.get_or_insert_with(|| Instant::now() + grace);
                 if Instant::now() > last {
                     let carried = Carried { key: claim.key(), stored };
-                    let mut unstored = self.unstored.lock().unwrap_or_else(PoisonError::into_inner);
-                    unstored.entry(payer.job_id.to_owned()).or_default().push(carried);
+                    lock(&self.unstored).entry(payer.job_id.to_owned()).or_default().push(carried);
                     // Where it travels, this is the stop that was asked for, and no fault of the machine.
                     let lost = || Halt::Worker("a reply that was paid for could not be stored".to_owned());
                     return Err(NoReply::Halt(if self.journal.is_shared() { Halt::Stopped } else { lost() }));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{OpenError, library, lines, patience, pipeline, upload_bounds};
@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::fault::Halt;
 use crate::fleet::Fleet;
 use crate::journal::Journal;
+use crate::lock::lock;
 use crate::media::{Library, Stats};
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
@@ -89,7 +90,7 @@ impl Common {
 
     fn library(&self, recipe: &Recipe) -> Result<Library, OpenError> {
         let key = format!("{:?} {:?}", recipe.media, recipe.wants());
-        let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut libraries = lock(&self.libraries);
         if let Some((known, _)) = libraries.get(&key) {
             return Ok(known.clone());
         }
@@ -100,7 +101,7 @@ impl Common {
 
     /// Counts what media have done since it was last called.
     pub fn count_media(&self) {
-        let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut libraries = lock(&self.libraries);
         for (library, before) in libraries.values_mut() {
             let now = library.stats();
             self.metrics.media(before, &now);

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use rusqlite::OptionalExtension;
 use serde::{Deserialize, Serialize};
 
-use super::{Canonical, Exchange, Key, Stored, lock, unreadable};
+use super::{Canonical, Exchange, Key, Stored, unreadable};
+use crate::lock::lock;
 use crate::price::Nano;
 use crate::provider::{Reply, VideoSent};
 use crate::quota::ledger::{Settlement, signed, unsigned};

@@ -10,7 +10,7 @@ mod decoded;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -23,6 +23,7 @@ use super::once::{Once, Recent};
 use super::source::{self, Identity, Origin, Place, Remote, Roots, Store};
 use super::stats::{Counts, Stats};
 use super::{Kind, Limits, MediaError, Prepared, Settings, Wants};
+use crate::lock::lock;
 
 /// Base64 held for sources that nobody uses at the moment.
 const MEMORY_BYTES: usize = 256 << 20;
@@ -234,10 +235,6 @@ impl Inner {
         }
         Err(self.cache.space().damaged())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) async fn acquire(slots: &Semaphore) -> Result<tokio::sync::SemaphorePermit<'_>, MediaError> {

@@ -12,9 +12,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::{Clock, timestamp};
-use super::gate::lock;
 use super::{Account, Answer, Appointment, LONGEST_ABSENCE, Why};
 use crate::fault::Halt;
+use crate::lock::lock;
 
 /// Waits shorter than this are not worth telling anybody.
 const WORTH_TELLING: Duration = Duration::from_secs(5);

@@ -14,7 +14,7 @@ mod embedded;
 #[cfg(feature = "fleet")]
 pub mod shared;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -257,9 +257,4 @@ async fn state_pause(error: &StateError, stop: &CancellationToken) -> Result<(),
         () = stop.cancelled() => Err(Halt::Stopped),
         () = tokio::time::sleep(STATE_RETRY) => Ok(()),
     }
-}
-
-/// A panic elsewhere does not make the arithmetic wrong: no lock is held across one.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

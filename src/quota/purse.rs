@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::gate::lock;
 use super::ledger::{End, Totals};
 use crate::fault::Halt;
+use crate::lock::lock;
 use crate::price::Nano;
 
 /// The run's money: what is spent, what is reserved, and the ceiling.

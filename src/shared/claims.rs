@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::{sleep, timeout};
 
 use super::{Redis, Script};
+use crate::lock::lock;
 use crate::retry::jitter;
 use crate::state::StateError;
 
@@ -183,8 +184,4 @@ async fn renew(redis: Redis, holder: Weak<Holder>) {
         });
         stream::iter(renewals).buffer_unordered(RENEWED_AT_ONCE).for_each(|()| std::future::ready(())).await;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,12 +1,12 @@
 //! Whether this machine can work: jobs in a row that fail because of it, and panics.
 
 use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Failure;
 use crate::fault::Halt;
+use crate::lock::lock;
 
 /// Counts faults that are the worker's.
 #[derive(Debug)]
@@ -29,12 +29,12 @@ impl Faults {
 
     /// A job got somewhere.
     pub(super) fn none(&self) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).in_a_row = 0;
+        lock(&self.inner).in_a_row = 0;
     }
 
     /// A job failed because of this machine or its configuration.
     pub(super) fn one(&self, halt: Halt) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = lock(&self.inner);
         tracing::warn!(reason = %halt, "a job could not be worked on here");
         inner.in_a_row += 1;
         inner.last = Some(halt);
@@ -63,7 +63,7 @@ impl Faults {
         if !self.enough.is_cancelled() {
             return Ok(0);
         }
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = lock(&self.inner);
         let why = inner.last.as_ref().map(ToString::to_string).unwrap_or_default();
         let message = format!("{} jobs in a row could not be worked on here: {why}", inner.in_a_row);
         Err(match inner.last {

@@ -8,7 +8,8 @@ use futures_util::FutureExt;
 use super::super::cache::{Making, Turn};
 use super::super::clip::{self, kept};
 use super::super::{Address, Clip, Kind, MediaError, MediaErrorKind, source};
-use super::{Inner, Key, Source, blocking, lock};
+use super::{Inner, Key, Source, blocking};
+use crate::lock::lock;
 
 impl Inner {
     /// The clip as a whole, and the source's length in milliseconds.

@@ -11,7 +11,8 @@ use super::super::cache::{Making, Turn};
 use super::super::decode::Decoded;
 use super::super::probe::Plan;
 use super::super::{Kind, MediaError, MediaErrorKind, Prepared, decode, probe, source};
-use super::{From, Inner, Key, Outcome, Source, blocking, lock};
+use super::{From, Inner, Key, Outcome, Source, blocking};
+use crate::lock::lock;
 
 impl Inner {
     /// Frames and sound.

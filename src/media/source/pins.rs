@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -15,6 +15,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use super::address::{Reach, refusal};
 use super::web::{WebUrl, inside};
 use super::{Lookup, Store};
+use crate::lock::lock;
 use crate::media::MediaError;
 use crate::provider::{HttpSettings, http};
 
@@ -115,8 +116,4 @@ impl Resolve for Pins {
         };
         std::future::ready(answer).boxed()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

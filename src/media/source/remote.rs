@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -22,6 +22,7 @@ use super::outage::Outages;
 use super::way::Ways;
 use super::web::WebUrl;
 use super::{Identity, Origin, Roots, Store};
+use crate::lock::lock;
 use crate::media::cache::{Area, Lease, Making, Space, Turn, note_use};
 use crate::media::library::blocking;
 use crate::media::once::{Once, Recent};
@@ -280,8 +281,4 @@ impl Remote {
 /// Where the content of an entry lies.
 pub(super) fn data(dir: &Path) -> std::path::PathBuf {
     dir.join(DATA)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::{AccountSpec, NoReservation, lock, state_pause};
+use super::{AccountSpec, NoReservation, state_pause};
 use crate::fault::Halt;
+use crate::lock::lock;
 use crate::price::Nano;
 use crate::quota::clock::micros;
 use crate::quota::desk::{Desk, Hall, NoAppointment};

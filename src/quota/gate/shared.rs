@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use step::{Answer, Books, Call, Scope};
 
-use super::{AccountSpec, NoReservation, lock, state_pause};
+use super::{AccountSpec, NoReservation, state_pause};
 use crate::fault::Halt;
+use crate::lock::lock;
 use crate::price::Nano;
 use crate::quota::clock::micros;
 use crate::quota::desk::Hall;
