@@ -32,6 +32,7 @@ use tokio_util::task::TaskTracker;
 pub use address::Address;
 pub use script::Script;
 
+use crate::retry::jitter;
 use crate::state::StateError;
 
 /// Until a connection stands, and for one answer of a script.
@@ -190,6 +191,14 @@ impl Redis {
     fn failed(&self, message: &str) -> StateError {
         StateError::Failed { path: self.inner.address.to_string().into(), message: message.to_owned() }
     }
+}
+
+/// A word that nobody else in the fleet has, for what its holder must be known by.
+pub(crate) fn unique() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let text = format!("{now} {} {host} {}", std::process::id(), jitter());
+    blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
 }
 
 async fn connect(address: &Address) -> redis::RedisResult<Connection> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::{sleep, timeout};
 
-use super::{Redis, Script};
+use super::{Redis, Script, unique};
 use crate::lock::lock;
 use crate::retry::jitter;
 use crate::state::StateError;
@@ -78,11 +78,7 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| {
 impl Claims {
     /// Claims kept in `redis`, renewed while anybody uses them. Within a tokio runtime.
     pub fn new(redis: Redis) -> Self {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let unique = format!("{now} {} {host} {}", std::process::id(), jitter());
-        let process = blake3::hash(unique.as_bytes()).to_hex()[..16].to_owned();
-        let holder = Arc::new(Holder { process, count: AtomicU64::new(0), held: Mutex::default() });
+        let holder = Arc::new(Holder { process: unique(), count: AtomicU64::new(0), held: Mutex::default() });
         redis.in_passing(renew(redis.clone(), Arc::downgrade(&holder)));
         Self { redis, holder }
     }

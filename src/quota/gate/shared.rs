@@ -30,6 +30,7 @@ use crate::quota::desk::Hall;
 use crate::quota::ledger::{End, Totals};
 use crate::quota::{Account, Why};
 use crate::retry::jitter;
+use crate::shared::unique;
 use crate::state::StateError;
 
 /// Callers of one account that ask at once: enough to use a server that takes milliseconds to write.
@@ -87,7 +88,6 @@ enum Asked {
 impl Shared {
     /// The part of `run`; `lease` is the longest that one call takes.
     pub fn new(books: Books, run: impl Into<String>, ceilings: (Option<Nano>, Option<Nano>), lease: Duration) -> Self {
-        let unique = format!("{:?} {} {}", std::time::SystemTime::now(), std::process::id(), jitter());
         Self {
             books,
             run: run.into(),
@@ -95,7 +95,7 @@ impl Shared {
             lease,
             desks: Mutex::default(),
             seen: Mutex::default(),
-            process: blake3::hash(unique.as_bytes()).to_hex()[..16].to_owned(),
+            process: unique(),
             count: AtomicU64::new(0),
         }
     }
@@ -229,17 +229,17 @@ impl Shared {
 
     pub(super) async fn pause(&self, spec: &AccountSpec, pause: Duration) {
         let desk = self.desk(spec);
-        self.told(self.books.pause(&desk.limits, &desk.name, pause).await);
+        told(self.books.pause(&desk.limits, &desk.name, pause).await);
     }
 
     pub(super) async fn park(&self, spec: &AccountSpec, hint: Option<Duration>) {
         let desk = self.desk(spec);
-        let told = match hint {
+        let outcome = match hint {
             // The provider knows its own day best.
             Some(hint) => self.books.pause(&desk.limits, &desk.name, hint).await,
             None => self.books.park(&desk.limits, &desk.name).await,
         };
-        self.told(told);
+        told(outcome);
     }
 
     pub(super) async fn absence(&self, spec: &AccountSpec, stop: &CancellationToken) -> Result<Duration, Halt> {
@@ -249,14 +249,6 @@ impl Shared {
                 Ok(absence) => return Ok(absence),
                 Err(error) => state_pause(&error, stop).await?,
             }
-        }
-    }
-
-    /// What cannot be told to the fleet is found out again by the next one who asks the provider.
-    #[expect(clippy::unused_self, reason = "it reads as what it is where it is used")]
-    fn told(&self, told: Result<(), StateError>) {
-        if let Err(error) = told {
-            tracing::warn!(%error, "the fleet could not be told that an account is away");
         }
     }
 
@@ -285,5 +277,12 @@ impl Shared {
             })
         });
         Arc::clone(desk)
+    }
+}
+
+/// What cannot be told to the fleet is found out again by the next one who asks the provider.
+fn told(told: Result<(), StateError>) {
+    if let Err(error) = told {
+        tracing::warn!(%error, "the fleet could not be told that an account is away");
     }
 }
