@@ -223,13 +223,8 @@ impl Runs {
     /// A dead letter was sent back: it is counted as dead no more, and its run is worked on again.
     pub async fn revived(&self, name: &str) -> Result<(), StateError> {
         static REVIVE: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(
-                "local collected = redis.call('HGET', KEYS[1], 'collected')
-                 if collected then
-                   local open = string.gsub(collected, '\"complete\":true', '\"complete\":false')
-                   redis.call('HSET', KEYS[1], 'collected', open)
-                 end
-                 local dead = tonumber(redis.call('HGET', KEYS[1], 'dead') or '0')
+            reopening(
+                "local dead = tonumber(redis.call('HGET', KEYS[1], 'dead') or '0')
                  if dead <= 0 then return 0 end
                  return redis.call('HINCRBY', KEYS[1], 'dead', -1)",
             )
@@ -265,6 +260,16 @@ impl Runs {
     fn recipe_key(&self, digest: &str) -> String {
         format!("{}:recipe:{digest}", self.redis.prefix())
     }
+}
+
+/// A script on a run's `info` that begins with opening the run again: the collector had all of it, and workers left it alone.
+fn reopening(rest: &str) -> Script {
+    let open = "local collected = redis.call('HGET', KEYS[1], 'collected')
+         if collected then
+           local open = string.gsub(collected, '\"complete\":true', '\"complete\":false')
+           redis.call('HSET', KEYS[1], 'collected', open)
+         end";
+    Script::new(&format!("{open}\n{rest}"))
 }
 
 /// A word of ours as it is written in JSON, without the quotes.

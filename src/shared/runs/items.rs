@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::Runs;
+use super::{Runs, reopening};
 use crate::shared::Script;
 use crate::state::StateError;
 
@@ -81,7 +81,7 @@ static CONFIRM: LazyLock<Script> = LazyLock::new(|| {
 });
 
 static RETRY: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    reopening(
         "local fresh = 0
          for i = 1, #ARGV, 2 do
            local known = tonumber(redis.call('HGET', KEYS[2], ARGV[i]) or '0')
@@ -91,11 +91,6 @@ static RETRY: LazyLock<Script> = LazyLock::new(|| {
            end
          end
          if fresh > 0 then redis.call('HINCRBY', KEYS[1], 'retried', fresh) end
-         local collected = redis.call('HGET', KEYS[1], 'collected')
-         if collected then
-           local open = string.gsub(collected, '\"complete\":true', '\"complete\":false')
-           redis.call('HSET', KEYS[1], 'collected', open)
-         end
          return fresh",
     )
 });
