@@ -45,6 +45,13 @@ pub struct UnderWay {
     pub parked: BTreeMap<String, u64>,
 }
 
+static FIRST: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 0 end
+         redis.call('HDEL', KEYS[2], ARGV[1])
+         return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)",
+    )
+});
 static START: LazyLock<Script> = LazyLock::new(|| {
     Script::new("redis.call('HDEL', KEYS[2], ARGV[1]); return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)")
 });
@@ -66,7 +73,13 @@ impl Jobs {
         Ok(Started(count.unwrap_or(0)))
     }
 
-    /// A job starts; how often it did, now included.
+    /// A job starts, if it was not started before without an end; whether it does.
+    pub async fn start_first(&self, run: &str, job_id: &str) -> Result<bool, StateError> {
+        let (started, parked) = self.keys(run);
+        self.redis.run::<u64>(&FIRST.on(&started).key(&parked).arg(job_id)).await.map(|started| started == 1)
+    }
+
+    /// A job starts, whatever was before; how often it did, now included.
     pub async fn start(&self, run: &str, job_id: &str) -> Result<Started, StateError> {
         let (started, parked) = self.keys(run);
         self.redis.run(&START.on(&started).key(&parked).arg(job_id)).await.map(Started)

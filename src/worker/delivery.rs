@@ -26,7 +26,7 @@ use crate::metrics::{End as Metered, Metrics};
 use crate::pipeline::{Leave, NoRecord, Pipeline};
 use crate::queue::{Delivery, Tier};
 use crate::record::Record;
-use crate::shared::jobs::{MOST_STARTS, Started};
+use crate::shared::jobs::MOST_STARTS;
 use crate::state::StateError;
 
 /// Between two attempts at something that must not be given up.
@@ -126,37 +126,46 @@ impl Desk {
                 return Err(End::Park(Tier::Minute, "setup"));
             }
         };
-        let suspect = match self.fleet.jobs.started(run, job_id).await {
-            Err(error) => return Err(self.no_state(&error).await),
-            Ok(Started(0)) => None,
-            // Straight back from a lost delivery: its worker may be alive and about to end it, and if it is dead, its claims
-            // live on for seconds. Waiting here for either would be one more chance to be under way at a kill.
-            Ok(_) if delivery.returned > 0 => return Err(End::Park(Tier::TenSeconds, "suspect")),
-            Ok(_) => match timeout(SUSPECT_TURN, self.suspects.acquire()).await {
-                Ok(Ok(permit)) => Some(permit),
-                _ => return Err(End::Park(Tier::TenSeconds, "suspect")),
-            },
-        };
-        match self.fleet.jobs.start(run, job_id).await {
-            Err(error) => {
-                // It may have been counted all the same.
-                self.ended(run, job_id).await;
-                Err(self.no_state(&error).await)
+        let suspect = self.count(delivery, job_id).await?;
+        for carried in &message.carried {
+            if let Err(error) = pipeline.caller.store_carried(carried).await {
+                return Err(self.not_counted(run, job_id, &error).await);
             }
+        }
+        Ok((pipeline, suspect))
+    }
+
+    /// Counts the start; a suspect waits for its turn first.
+    async fn count(&self, delivery: &Delivery, job_id: &str) -> Result<Option<SemaphorePermit<'_>>, End> {
+        let (jobs, run) = (&self.fleet.jobs, &delivery.run);
+        match jobs.start_first(run, job_id).await {
+            Ok(true) => return Ok(None),
+            Ok(false) => {}
+            // If it was counted all the same, it is a suspect next time, and never more.
+            Err(error) => return Err(self.no_state(&error).await),
+        }
+        // Straight back from a lost delivery: its worker may be alive and about to end it, and if it is dead, its claims
+        // live on for seconds. Waiting here for either would be one more chance to be under way at a kill.
+        if delivery.returned > 0 {
+            return Err(End::Park(Tier::TenSeconds, "suspect"));
+        }
+        let Ok(Ok(turn)) = timeout(SUSPECT_TURN, self.suspects.acquire()).await else {
+            return Err(End::Park(Tier::TenSeconds, "suspect"));
+        };
+        match jobs.start(run, job_id).await {
+            Err(error) => Err(self.not_counted(run, job_id, &error).await),
             Ok(started) if started.is_poison() => {
                 let detail = format!("it was started {MOST_STARTS} times, and each time its worker died with it");
                 Err(End::Dead("poison", detail))
             }
-            Ok(_) => {
-                for carried in &message.carried {
-                    if let Err(error) = pipeline.caller.store_carried(carried).await {
-                        self.ended(run, job_id).await;
-                        return Err(self.no_state(&error).await);
-                    }
-                }
-                Ok((pipeline, suspect))
-            }
+            Ok(_) => Ok(Some(turn)),
         }
+    }
+
+    /// The start may have been counted all the same.
+    async fn not_counted(&self, run: &str, job_id: &str, error: &StateError) -> End {
+        self.ended(run, job_id).await;
+        self.no_state(error).await
     }
 
     /// Runs the job as far as it gets before its delivery's deadline.
