@@ -32,7 +32,7 @@ use crate::health::{self, Health};
 use crate::queue::{Intake, QueueError, QueueErrorKind, declare};
 use board::Next;
 use delivery::Desk;
-use faults::Faults;
+use faults::{Faults, joined};
 use pipelines::Pipelines;
 use runs::Runs;
 
@@ -76,7 +76,7 @@ pub async fn work(fleet: Fleet, cache: std::path::PathBuf, concurrency: usize) -
                     () = drain.cancelled() => break None,
                     () = faults.too_many() => break None,
                     _ = beat.tick() => health.tick(),
-                    Some(ended) = running.join_next() => faults.joined(ended),
+                    Some(ended) = running.join_next() => joined(ended),
                     taken = &mut next => break Some(taken.map_err(|e| broken(&e))?),
                 }
             }
@@ -91,7 +91,7 @@ pub async fn work(fleet: Fleet, cache: std::path::PathBuf, concurrency: usize) -
     drain.cancel();
     let all = async {
         while let Some(ended) = running.join_next().await {
-            faults.joined(ended);
+            joined(ended);
         }
     };
     tokio::select! {

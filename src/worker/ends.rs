@@ -44,11 +44,13 @@ impl Desk {
             End::Continue => {
                 tracing::info!(run, item = message.job.item_id, "put back, to go on in another delivery");
                 message.worked_seconds += began.elapsed().as_secs();
-                while message.encode().is_err() && message.carried.pop().is_some() {
+                let mut body = message.encode();
+                while body.is_err() && message.carried.pop().is_some() {
                     let item = &message.job.item_id;
                     tracing::error!(item, "a reply that was paid for is too long to travel: it is lost");
+                    body = message.encode();
                 }
-                match message.encode() {
+                match body {
                     Ok(body) => match self.publish(&fleet.topology.job(&run, job_id, body), Some(&run)).await {
                         Ok(()) => {
                             self.end(Metered::Continued, Ok(delivery.ack().await));

@@ -48,16 +48,6 @@ impl Faults {
         self.enough.cancelled().await;
     }
 
-    /// Takes note of a task that ended; jobs catch their own panics, so this one is ours.
-    #[expect(clippy::unused_self, reason = "the place for what goes wrong with this worker")]
-    pub(super) fn joined(&self, ended: Result<(), tokio::task::JoinError>) {
-        if let Err(error) = ended
-            && error.is_panic()
-        {
-            tracing::error!(%error, "a delivery panicked, which is a defect; its job goes back to its queue");
-        }
-    }
-
     /// How the worker ends.
     pub(super) fn verdict(&self) -> Result<u8, Failure> {
         if !self.enough.is_cancelled() {
@@ -70,5 +60,14 @@ impl Faults {
             Some(Halt::Setup(_)) => Failure::setup(message),
             _ => Failure::failed(message),
         })
+    }
+}
+
+/// Takes note of a delivery's task that ended; jobs catch their own panics, so this one is ours.
+pub(super) fn joined(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a delivery panicked, which is a defect; its job goes back to its queue");
     }
 }

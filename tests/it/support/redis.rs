@@ -24,7 +24,6 @@ pub(crate) struct RedisServer {
     running: Option<(Child, ChildStdin)>,
 }
 
-#[allow(dead_code, reason = "used by the tests to come")]
 impl RedisServer {
     /// The address of the one that tests share.
     pub(crate) fn shared() -> String {
