@@ -4,7 +4,6 @@
 //! costs is estimated as `aurelia run --dry-run` does; lengths are not read.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 
 use futures_util::StreamExt as _;
 use serde_json::json;
@@ -78,34 +77,13 @@ fn keyless(config: &Config) -> Config {
 
 impl Count<'_> {
     fn batch(&mut self, batch: Batch, duplicates: &mut u64) -> Vec<Reject> {
-        let (mut rejects, mut seen) = (Vec::new(), HashMap::new());
-        for row in batch.rows {
-            let mut reject = |reason, text| rejects.push(Reject::new(&batch.name, row.number, reason, text));
-            let item = match row.result {
-                Ok(item) => item,
-                Err(refused) => {
-                    reject(refused.reason, Some(refused.text));
-                    continue;
-                }
-            };
-            let (id, digest) = (item.id(), item.digest());
-            match seen.get(&id) {
-                Some(before) if *before == digest => *duplicates += 1,
-                Some(_) => {
-                    reject(format!("id {id:?} was used before for another item: give one of them another id"), None);
-                }
-                None => {
-                    seen.insert(id, digest);
-                    self.look(&batch.name, row.number, &item);
-                    let message = JobMessage::new(self.digest.clone(), Job::new(self.run, 0, item));
-                    if let Err(reason) = message.encode() {
-                        reject(reason, None);
-                    } else {
-                        self.items += 1;
-                    }
-                }
-            }
-        }
+        let (mut rejects, name) = (Vec::new(), batch.name.clone());
+        batch.distinct(&mut rejects, duplicates, |number, _, _, item| {
+            self.look(&name, number, &item);
+            JobMessage::new(self.digest.clone(), Job::new(self.run, 0, item)).encode()?;
+            self.items += 1;
+            Ok(())
+        });
         rejects
     }
 

@@ -1,7 +1,5 @@
 //! One batch: claimed, published, confirmed.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -118,34 +116,12 @@ impl<'a> Enqueuer<'a> {
 
     /// What of a batch can be enqueued, each once.
     fn ready(&self, batch: Batch, done: &mut Done) -> Vec<Ready> {
-        let mut seen: HashMap<String, String> = HashMap::with_capacity(batch.rows.len());
         let mut all = Vec::with_capacity(batch.rows.len());
-        for row in batch.rows {
-            let mut reject = |reason, text| done.rejects.push(Reject::new(&batch.name, row.number, reason, text));
-            let item = match row.result {
-                Ok(item) => item,
-                Err(refused) => {
-                    reject(refused.reason, Some(refused.text));
-                    continue;
-                }
-            };
-            let (id, digest) = (item.id(), item.digest());
-            match seen.entry(id.clone()) {
-                Entry::Occupied(before) if *before.get() == digest => {
-                    done.duplicates += 1;
-                    continue;
-                }
-                Entry::Occupied(_) => {
-                    reject(format!("id {id:?} was used before for another item: give one of them another id"), None);
-                    continue;
-                }
-                Entry::Vacant(free) => free.insert(digest.clone()),
-            };
-            match self.message(item) {
-                Ok(message) => all.push(Ready { number: row.number, mark: ItemMark::new(&id, &digest), id, message }),
-                Err(reason) => reject(reason, None),
-            }
-        }
+        batch.distinct(&mut done.rejects, &mut done.duplicates, |number, id, digest, item| {
+            let message = self.message(item)?;
+            all.push(Ready { number, mark: ItemMark::new(&id, digest), id, message });
+            Ok(())
+        });
         all
     }
 

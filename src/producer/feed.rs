@@ -2,6 +2,8 @@
 //!
 //! Reading blocks (a pipe may be silent for hours), and parsing keeps a core busy while the batches before are published.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
 use futures_util::{Stream, stream};
@@ -10,8 +12,10 @@ use tokio::sync::mpsc;
 use super::Text;
 use super::args::{ProducerArgs, STDIN};
 use super::offsets::Offsets;
+use super::rejects::Reject;
 use crate::cli::Failure;
 use crate::corpus::reader::{Place, Prefix, Question, Reader, Row};
+use crate::job::Item;
 use crate::media::{Listing, Store};
 
 /// Most rows of a batch: a script of the shared state takes them all at once.
@@ -39,6 +43,42 @@ pub(super) struct Batch {
     pub(super) rows: Vec<Row>,
     /// How much was read of it with them.
     pub(super) place: Place,
+}
+
+impl Batch {
+    /// Hands on its items with number, id and digest, each once. What is none, or is refused, is rejected; what is there twice is
+    /// counted.
+    pub(super) fn distinct(
+        self,
+        rejects: &mut Vec<Reject>,
+        duplicates: &mut u64,
+        mut take: impl FnMut(u64, String, &str, Item) -> Result<(), String>,
+    ) {
+        let mut seen: HashMap<String, String> = HashMap::with_capacity(self.rows.len());
+        for row in self.rows {
+            let mut reject = |reason, text| rejects.push(Reject::new(&self.name, row.number, reason, text));
+            let item = match row.result {
+                Ok(item) => item,
+                Err(refused) => {
+                    reject(refused.reason, Some(refused.text));
+                    continue;
+                }
+            };
+            let id = item.id();
+            match seen.entry(id.clone()) {
+                Entry::Occupied(before) if *before.get() == item.digest() => *duplicates += 1,
+                Entry::Occupied(_) => {
+                    reject(format!("id {id:?} was used before for another item: give one of them another id"), None);
+                }
+                Entry::Vacant(free) => {
+                    let digest = free.insert(item.digest());
+                    if let Err(reason) = take(row.number, id, digest, item) {
+                        reject(reason, None);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Opens all corpora, each where it was left.
