@@ -3,11 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use tokio::net::TcpStream;
 
 /// Seconds between two heartbeats: a cut without a word is noticed after twice that, by both sides. With none at all an
 /// acknowledgement into a dead connection counts as sent for ever.
 const HEARTBEAT: u16 = 10;
+
+/// What a client says first, in version 0-9-1.
+pub(super) const HELLO: &[u8] = b"AMQP\0\0\x09\x01";
 
 /// A broker's URL, checked.
 #[derive(Clone, PartialEq, Eq)]
@@ -16,6 +20,17 @@ pub struct Address {
 }
 
 impl Address {
+    /// Whether nobody greets before a handshake.
+    pub(super) fn is_tls(&self) -> bool {
+        self.uri.scheme == AMQPScheme::AMQPS
+    }
+
+    /// A connection of our own, beside the client library's.
+    pub(super) async fn dial(&self) -> std::io::Result<TcpStream> {
+        let authority = &self.uri.authority;
+        TcpStream::connect((authority.host.as_str(), authority.port)).await
+    }
+
     /// What the client library connects to.
     pub(super) fn uri(&self) -> AMQPUri {
         self.uri.clone()

@@ -4,15 +4,11 @@
 
 use std::time::Duration;
 
-use lapin::uri::AMQPScheme;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::address::Address;
+use super::address::{Address, HELLO};
 
-/// What a client says first, in version 0-9-1.
-const HELLO: &[u8] = b"AMQP\0\0\x09\x01";
 /// From dialling until the whole greeting is there.
 const GREETING: Duration = Duration::from_secs(8);
 /// A greeting is some hundred bytes.
@@ -23,12 +19,11 @@ const LONGEST: u32 = 1 << 20;
 /// # Errors
 /// One sentence without the password: nobody is there, or somebody who does not speak the protocol.
 pub async fn banner(address: &Address) -> Result<Option<(String, String)>, String> {
-    let uri = address.uri();
-    if uri.scheme == AMQPScheme::AMQPS {
+    if address.is_tls() {
         return Ok(None);
     }
     let asked = async {
-        let mut stream = TcpStream::connect((uri.authority.host.as_str(), uri.authority.port)).await?;
+        let mut stream = address.dial().await?;
         stream.write_all(HELLO).await?;
         // Type, channel, size; then the payload.
         let mut head = [0; 7];

@@ -8,15 +8,11 @@
 
 use std::time::Duration;
 
-use lapin::uri::AMQPScheme;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::queue::address::Address;
+use crate::queue::address::{Address, HELLO};
 
-/// What a client says first, in version 0-9-1.
-const HELLO: &[u8] = b"AMQP\0\0\x09\x01";
 /// Until the first byte of an answer.
 const GREETING: Duration = Duration::from_secs(5);
 /// Attempts over TLS at a peer that was silent, and the longest pause at one that greets and says no more.
@@ -48,9 +44,8 @@ impl Silence {
     /// Whether the library may try; if not, why. Cancel safe.
     pub(super) async fn may_try(&self, address: &Address) -> Result<(), String> {
         let Some(last) = self.last else { return Ok(()) };
-        let uri = address.uri();
-        let tls = uri.scheme == AMQPScheme::AMQPS;
-        greet(&uri.authority.host, uri.authority.port, !tls).await?;
+        let tls = address.is_tls();
+        greet(address, !tls).await?;
         let pause = self.pause(tls);
         if last.elapsed() < pause {
             let seconds = pause.as_secs();
@@ -70,9 +65,9 @@ impl Silence {
 }
 
 /// Connects, and waits for the first byte of a greeting if `plain`.
-async fn greet(host: &str, port: u16, plain: bool) -> Result<(), String> {
+async fn greet(address: &Address, plain: bool) -> Result<(), String> {
     let asked = async {
-        let mut stream = TcpStream::connect((host, port)).await?;
+        let mut stream = address.dial().await?;
         if plain {
             stream.write_all(HELLO).await?;
             stream.read_u8().await?;
