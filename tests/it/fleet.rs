@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aurelia::demo::clip::{Content, Style};
-use aurelia::record::{Record, Status};
+use aurelia::record::Status;
 use aurelia::shared::jobs::UnderWay;
 use aurelia::simulator::{Latency, Settings};
 use serde_json::{Value, json};
 
-use super::support::fleet::Bench;
+use super::support::fleet::{Bench, data_set};
 use super::support::redis::RedisServer;
 use super::support::s3::S3;
 use super::support::{Aurelia, Broker, Cable, PATIENCE, Running, Sim, Workdir, clips, until};
@@ -41,20 +40,6 @@ const RUN: &str = "chaos";
 const WORKERS: usize = 3;
 /// Jobs of one worker at once.
 const CONCURRENCY: u64 = 8;
-
-/// The records of a data set, in the order of its manifest, which says that there are as many.
-pub(crate) fn data_set(folder: &Path) -> (Value, Vec<Record>) {
-    let manifest: Value = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
-    let mut records = Vec::new();
-    for shard in manifest["shards"].as_array().unwrap() {
-        let packed = fs::read(folder.join(shard["name"].as_str().unwrap())).unwrap();
-        let text = String::from_utf8(zstd::stream::decode_all(packed.as_slice()).unwrap()).unwrap();
-        let before = records.len();
-        records.extend(text.lines().map(|line| serde_json::from_str::<Record>(line).unwrap()));
-        assert_eq!((records.len() - before) as u64, shard["rows"].as_u64().unwrap(), "{shard}");
-    }
-    (manifest, records)
-}
 
 /// A generator of numbers: all that a schedule of faults needs.
 struct Dice(u64);
@@ -186,7 +171,7 @@ pub(crate) fn chaos(prefix: &str, jobs: usize, faults: Faults, seed: u64) -> Str
         assert!(matches!(record.status, Status::Accepted | Status::Exhausted), "{:?}", record.error);
     }
     assert_eq!((by_job.len(), records.len()), (jobs, jobs), "every job has one record");
-    assert_eq!((manifest["sealed"].as_bool(), manifest["complete"].as_bool()), (Some(true), Some(true)), "{manifest}");
+    assert_eq!((manifest.sealed, manifest.complete), (true, true), "{manifest:?}");
     let twice = sim.stats().repeats_of_answered;
     assert!(twice <= in_flight, "{twice} requests were answered twice, and {in_flight} were in flight at faults");
     // What came twice is worked off too; then nothing is left anywhere.

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use aurelia::collector::manifest::Manifest;
 use aurelia::record::{Record, Status};
 use aurelia::shared::runs::RunInfo;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::support::fleet::Bench;
+use super::support::fleet::{Bench, data_set};
 use super::support::{Aurelia, Sim, Workdir, corpus};
 
 const RUN: &str = "spring";
@@ -58,16 +57,11 @@ impl Yard {
 
     /// Every record of the data set, by item and revision.
     fn records(&self) -> BTreeMap<(String, u32), Record> {
-        let folder = self.work.path("sets").join(RUN);
-        let manifest: Manifest = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+        let (_, all) = data_set(&self.work.path("sets").join(RUN));
         let mut records = BTreeMap::new();
-        for shard in &manifest.shards {
-            let text = zstd::decode_all(&fs::read(folder.join(&shard.records.name)).unwrap()[..]).unwrap();
-            for line in String::from_utf8(text).unwrap().lines() {
-                let record: Record = serde_json::from_str(line).unwrap();
-                let twin = records.insert((record.item_id.clone(), record.revision), record);
-                assert!(twin.is_none(), "a job has two records");
-            }
+        for record in all {
+            let twin = records.insert((record.item_id.clone(), record.revision), record);
+            assert!(twin.is_none(), "a job has two records");
         }
         records
     }

@@ -1,14 +1,18 @@
 //! A fleet for one test: a broker and a Redis, names of its own at both, and the programs as child processes.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use aurelia::collector::manifest::Manifest;
 use aurelia::config;
 use aurelia::fleet::Fleet;
 use aurelia::job::{Item, Job};
 use aurelia::message::{JobMessage, RecordMessage};
 use aurelia::queue::{Arrival, Records, declare};
 use aurelia::recipe::{Recipe, RecipeFile};
+use aurelia::record::Record;
 use aurelia::shared::runs::{ItemMark, Lane, NewRun};
 use lapin::options::BasicGetOptions;
 use lapin::types::AMQPValue;
@@ -156,4 +160,18 @@ fn item_of(work: &Workdir, item: &Value) -> Item {
         }
     }
     Item::from_line(&item.to_string()).unwrap()
+}
+
+/// The manifest of a data set and its records, in the order of its shards, which hold as many as it says.
+pub(crate) fn data_set(folder: &Path) -> (Manifest, Vec<Record>) {
+    let manifest: Manifest = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+    let mut records = Vec::new();
+    for shard in &manifest.shards {
+        let text = zstd::decode_all(&fs::read(folder.join(&shard.records.name)).unwrap()[..]).unwrap();
+        let before = records.len();
+        records
+            .extend(str::from_utf8(&text).unwrap().lines().map(|line| serde_json::from_str::<Record>(line).unwrap()));
+        assert_eq!((records.len() - before) as u64, shard.records.rows, "{shard:?}");
+    }
+    (manifest, records)
 }

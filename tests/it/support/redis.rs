@@ -5,7 +5,6 @@
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -82,11 +81,6 @@ impl RedisServer {
         let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
         child.wait().unwrap();
         until("the port is free again", || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err().then_some(()));
-    }
-
-    /// Where it keeps its files.
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// Says something to it, and gives its answer in the protocol's own words.
