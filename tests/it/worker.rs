@@ -213,6 +213,29 @@ fn while_redis_takes_no_writes_jobs_wait_at_the_broker_and_are_not_given_back() 
 }
 
 #[test]
+fn jobs_wait_at_the_broker_for_another_day_or_more_money_and_hold_no_slot() {
+    for (reason, most, config) in [
+        ("quota", 2, "[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\nrequests_per_day = 2\n"),
+        ("budget", 0, "[budget]\ntotal_usd = \"0.000001\"\n"),
+    ] {
+        let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+        let bench = Bench::new(&format!("worker-waits-{reason}"));
+        // More jobs than slots: those that wait have made room for the others.
+        bench.enqueue(&work, "r", &corpus(20, 1));
+        let worker = bench.worker(&work, &sim).config(config).spawn();
+        until("all jobs wait", || {
+            let under_way = bench.block_on(bench.fleet.jobs.under_way("r")).unwrap();
+            (under_way.running == 0 && under_way.parked == [(reason.to_owned(), 20)].into()).then_some(())
+        });
+        // The summarizer is another provider's, whose day is not limited.
+        let models = sim.stats().by_model;
+        let limited: u64 = models.iter().filter(|(name, _)| name.starts_with("gemini")).map(|(_, calls)| calls).sum();
+        assert_eq!(limited, most, "{reason}: {models:?}");
+        drop(worker);
+    }
+}
+
+#[test]
 fn a_worker_started_before_its_servers_waits_for_them() {
     let (mut redis, mut broker) = (RedisServer::own("everysec"), Broker::own());
     let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
