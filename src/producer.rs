@@ -156,7 +156,7 @@ async fn prepare(args: &ProducerArgs, fleet: &Fleet, recipe: &Recipe, ceiling: O
             Err(error) => return Err(error.into()),
         }
     };
-    let lost = !there && before.enqueued > 0 && !before.collected.complete;
+    let lost = !there && before.may_be_queued();
     if lost {
         patiently(fleet, || fleet.runs.queue_lost(name)).await?;
         say(&format!(

@@ -126,7 +126,7 @@ async fn enqueue(fleet: &Fleet, info: &RunInfo, jobs: Vec<Job>) -> Result<u64, F
 async fn make_queue(fleet: &Fleet, info: &RunInfo) -> Result<(), Failure> {
     let queue = fleet.topology.run(&info.name).map_err(|error| queue_failure(&error))?.name;
     let there = ask(ready(&fleet.incoming, &queue)).await?.is_some();
-    if !there && info.enqueued > 0 && !info.collected.complete {
+    if !there && info.may_be_queued() {
         fleet.runs.queue_lost(&info.name).await.map_err(|error| state_failure(&error))?;
         super::say(&format!(
             "the queue of run {:?} is gone, with what was in it; run its producer again for what is not retried here\n",

@@ -131,8 +131,7 @@ pub(super) async fn text(sink: &Sink, run: &str, part: &Part) -> Result<String, 
 impl Manifest {
     /// Notes what the registry says of the run; whether that is new.
     pub(super) fn judge(&mut self, info: &RunInfo) -> bool {
-        // A job that is a dead letter has no record, and will have none unless an operator sends it back.
-        let complete = info.sealed && self.totals.jobs + info.purged + info.dead >= info.jobs();
+        let complete = info.sealed && info.remaining(self.totals.jobs) == 0;
         let new = (info.sealed, info.purged, complete);
         let changed = (self.sealed, self.purged, self.complete) != new;
         (self.sealed, self.purged, self.complete) = new;

@@ -101,6 +101,17 @@ impl RunInfo {
     pub fn jobs(&self) -> u64 {
         self.enqueued + self.retried
     }
+
+    /// Those of which nothing is known yet, where so many have a record. A job that is a dead letter has none, and will have
+    /// none unless an operator sends it back.
+    pub fn remaining(&self, recorded: u64) -> u64 {
+        self.jobs().saturating_sub(recorded + self.purged + self.dead)
+    }
+
+    /// Whether its queue, where it is gone, may have had jobs in it.
+    pub fn may_be_queued(&self) -> bool {
+        self.enqueued > 0 && !self.collected.complete
+    }
 }
 
 /// What to register.

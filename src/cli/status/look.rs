@@ -100,8 +100,7 @@ impl Look {
 impl RunLook {
     /// Jobs of which a record is still to be expected.
     pub(super) fn remaining(&self) -> u64 {
-        let ended = self.info.collected.jobs + self.info.purged + self.info.dead;
-        self.info.jobs().saturating_sub(ended)
+        self.info.remaining(self.info.collected.jobs)
     }
 
     /// Seconds until all is done at this rate; none: it does not move, or is done.
