@@ -24,10 +24,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::address::Address;
-use super::error::QueueError;
+use super::error::{QueueError, QueueErrorKind};
 
 /// One answer of the broker: a declaration, a confirm, a message.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Errors of earlier channels that may stand in the way of a new one.
+const OLD_ERRORS: usize = 64;
 
 /// What a link is in, for readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +115,17 @@ impl Link {
 impl Session {
     /// A new channel. Cancel safe: one that nobody took is closed.
     pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
-        self.answer("opening a channel", self.connection.create_channel()).await
+        for _ in 0..OLD_ERRORS {
+            match self.answer("opening a channel", self.connection.create_channel()).await {
+                // What closed an earlier channel of this number, a queue that was missing then: the library hands it out once
+                // more, to whoever opens the number again. Opening names nothing that could be missing.
+                Err(error) if error.kind == QueueErrorKind::Topology => {
+                    tracing::debug!(%error, "an error of an earlier channel");
+                }
+                opened => return opened,
+            }
+        }
+        Err(QueueError::unavailable("opening a channel: only errors of earlier ones came back"))
     }
 
     /// Waits for the broker's answer: until it is there, its deadline passes (which stands still while the broker blocks us), or
