@@ -4,15 +4,67 @@
 //! and a place among the channels for each. Which of several messages came back cannot be told, as the library gives a
 //! returned message to whichever confirm comes next; so a batch of which anything came back, was refused or is unknown is sent
 //! again whole, one by one, the safe way. That some are then in the queue twice is what readers have to take anyway.
+//!
+//! Messages of many callers become batches by themselves: while one is on its way, whoever comes next waits and goes with the
+//! next. One of those who wait sends for all ([`Publisher::in_company`]), so there is no task whose death they would not notice.
 
-use futures_util::future::try_join_all;
+use std::sync::Mutex;
+
+use futures_util::future::{join_all, try_join_all};
 use lapin::Confirmation;
 use lapin::options::BasicPublishOptions;
+use tokio::sync::oneshot;
 
 use super::error::{QueueError, QueueErrorKind};
-use super::publisher::{LONGEST, Message, Publisher, short};
+use super::publisher::{LONGEST, Message, Outcome, Publisher, short};
+use crate::lock::lock;
+
+/// Most messages in a batch.
+const MOST: usize = 64;
+
+/// A message, and who is told what became of it.
+type Waiting = (Message, oneshot::Sender<Result<Outcome, QueueError>>);
+
+/// Who waits for the next batch, and whose turn it is to send it.
+#[derive(Debug, Default)]
+pub(super) struct Company {
+    waiting: Mutex<Vec<Waiting>>,
+    turn: tokio::sync::Mutex<()>,
+}
 
 impl Publisher {
+    /// Sends a message once, together with those of others; as [`Publisher::publish_once`] in all else.
+    pub(super) async fn in_company(&self, message: &Message) -> Result<Outcome, QueueError> {
+        message.fits()?;
+        let (tell, mut told) = oneshot::channel();
+        lock(&self.company.waiting).push((message.clone(), tell));
+        loop {
+            tokio::select! {
+                biased;
+                told = &mut told => {
+                    return told.unwrap_or_else(|_| Ok(Outcome::Unknown("whoever sent it was stopped".to_owned())));
+                }
+                _turn = self.company.turn.lock() => self.send_all().await,
+            }
+        }
+    }
+
+    /// Sends what waits.
+    async fn send_all(&self) {
+        let (messages, told): (Vec<_>, Vec<_>) = {
+            let mut waiting = lock(&self.company.waiting);
+            let many = waiting.len().min(MOST);
+            waiting.drain(..many).unzip()
+        };
+        let outcomes = match self.at_once(&messages).await {
+            Ok(true) => messages.iter().map(|_| Ok(Outcome::Confirmed)).collect(),
+            _ => join_all(messages.iter().map(|message| self.publish_once(message))).await,
+        };
+        for (tell, outcome) in told.into_iter().zip(outcomes) {
+            drop(tell.send(outcome));
+        }
+    }
+
     /// Sends messages until all are known to be in a queue, in any order; as [`Publisher::publish`] in all else.
     pub async fn publish_all(&self, messages: &[Message]) -> Result<(), QueueError> {
         if messages.iter().all(|message| message.body.len() <= LONGEST) && self.at_once(messages).await? {

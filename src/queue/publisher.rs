@@ -5,6 +5,7 @@
 //! take an id twice.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::BasicPublishOptions;
@@ -13,6 +14,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Confirmation, PublisherConfirm};
 use tokio::time::sleep;
 
+use super::batch::Company;
 use super::channels::{Channels, Lent, Use};
 use super::error::{QueueError, QueueErrorKind};
 use super::link::Link;
@@ -87,6 +89,19 @@ impl Message {
         self.with(name, LongString::from(text))
     }
 
+    /// Whether the protocol and the broker have room for it.
+    pub(super) fn fits(&self) -> Result<(), QueueError> {
+        if self.body.len() > self.longest {
+            let longest = self.longest;
+            let text = format!("{self:?} is longer than {longest} bytes: keep what is large out of messages");
+            return Err(QueueError::new(QueueErrorKind::Invalid, text));
+        }
+        short("exchange", &self.exchange)?;
+        short("key", &self.key)?;
+        short("message id", &self.id)?;
+        Ok(())
+    }
+
     pub(super) fn properties(&self) -> Result<BasicProperties, QueueError> {
         Ok(BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
@@ -106,12 +121,13 @@ impl fmt::Debug for Message {
 #[derive(Debug, Clone)]
 pub struct Publisher {
     pub(super) channels: Channels,
+    pub(super) company: Arc<Company>,
 }
 
 impl Publisher {
     /// A publisher over this link, which nothing should be consumed over.
     pub fn new(link: Link) -> Self {
-        Self { channels: Channels::new(link, Use::Publish, UNDER_WAY) }
+        Self { channels: Channels::new(link, Use::Publish, UNDER_WAY), company: Arc::default() }
     }
 
     /// Sends a message until it is known to be in a queue; waits for the broker as long as it takes. Any number may be under
@@ -122,7 +138,7 @@ impl Publisher {
     /// half-way, likewise.
     pub async fn publish(&self, message: &Message) -> Result<(), QueueError> {
         loop {
-            let why = match self.publish_once(message).await? {
+            let why = match self.in_company(message).await? {
                 Outcome::Confirmed => return Ok(()),
                 Outcome::Returned(words) => {
                     let text = format!("{message:?} reaches no queue: {words}; declare the topology");
@@ -148,11 +164,7 @@ impl Publisher {
     ///
     /// Errors are those of messages that cannot be sent at all, and of stopping.
     pub async fn publish_once(&self, message: &Message) -> Result<Outcome, QueueError> {
-        if message.body.len() > message.longest {
-            let longest = message.longest;
-            let text = format!("{message:?} is longer than {longest} bytes: keep what is large out of messages");
-            return Err(QueueError::new(QueueErrorKind::Invalid, text));
-        }
+        message.fits()?;
         let (exchange, key) = (short("exchange", &message.exchange)?, short("key", &message.key)?);
         let properties = message.properties()?;
         let lent = match self.channels.lend().await {
