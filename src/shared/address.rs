@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use redis::IntoConnectionInfo as _;
 use redis::cluster::ClusterClient;
+use redis::io::tcp::TcpSettings;
 
 /// A server's URL, or those of some nodes of a cluster, checked.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,12 +23,17 @@ const SHAPE: &str = "redis://:PASSWORD@HOST:PORT/DB";
 
 impl Address {
     pub(super) fn client(&self) -> redis::RedisResult<Client> {
+        // Without this a step that is sent while another one's answer is on its way waits for that answer.
+        let at_once = TcpSettings::default().set_nodelay(true);
         if self.cluster {
-            let builder = ClusterClient::builder(self.urls.iter().map(String::as_str));
+            let nodes: redis::RedisResult<Vec<_>> =
+                self.urls.iter().map(|url| url.as_str().into_connection_info()).collect();
+            let builder = ClusterClient::builder(nodes?).tcp_settings(at_once);
             let builder = builder.connection_timeout(super::CONNECT).response_timeout(super::ANSWER);
             return Ok(Client::Cluster(Box::new(builder.build()?)));
         }
-        Ok(Client::One(Box::new(redis::Client::open(self.urls[0].as_str())?)))
+        let info = self.urls[0].as_str().into_connection_info()?.set_tcp_settings(at_once);
+        Ok(Client::One(Box::new(redis::Client::open(info)?)))
     }
 }
 
