@@ -8,6 +8,8 @@
 //! | 64 | configuration, keys, recipe or directory do not fit |
 //! | 75 | stopped before the end, or a server is away; the same command goes on |
 
+#[cfg(feature = "fleet")]
+pub mod budget;
 pub mod config;
 #[cfg(feature = "fleet")]
 pub mod control;
@@ -77,6 +79,8 @@ enum Command {
     Retry(retry::RetryArgs),
     #[cfg(feature = "fleet")]
     Dead(dead::DeadArgs),
+    #[cfg(feature = "fleet")]
+    Budget(budget::BudgetArgs),
 }
 
 /// Options of every command that reads the configuration.
@@ -157,6 +161,8 @@ pub fn main() -> ExitCode {
             Command::Retry(args) => retry::main(args).await,
             #[cfg(feature = "fleet")]
             Command::Dead(args) => dead::main(args).await,
+            #[cfg(feature = "fleet")]
+            Command::Budget(args) => budget::main(args).await,
         }
     })
 }

@@ -23,7 +23,7 @@ use crate::provider::http::Client;
 use crate::provider::{Protocol, Role, VideoWay};
 use crate::quota::Limits;
 use crate::quota::clock;
-use crate::quota::gate::{AccountSpec, Gate};
+use crate::quota::gate::{AccountSpec, Ceilings, Gate};
 use crate::quota::ledger::Ledger;
 use crate::recipe::Recipe;
 use crate::retry::Policy;
@@ -100,7 +100,8 @@ pub async fn open(
     let lines = lines(config, &recipe).map_err(OpenError::Halt)?;
     let client = Client::new(&config.http).map_err(|message| OpenError::Halt(Halt::Setup(message)))?;
     let ledger = Ledger::open(Arc::clone(&state), run, clock::now()).await?;
-    let gate = Arc::new(Gate::open(ledger, settings.ceiling, settings.max_wait).await?);
+    let ceilings = Ceilings { total: settings.ceiling, per_day: config.budget.per_day };
+    let gate = Arc::new(Gate::open(ledger, ceilings, settings.max_wait).await?);
     let journal = Journal::open(Arc::clone(&state)).await?;
     let handover = Handover::new(Uploads::open(Arc::clone(&state), client.clone(), upload_bounds(config)).await?);
     let live =

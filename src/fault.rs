@@ -16,9 +16,11 @@ pub enum Halt {
     /// The next call does not fit into what is left of the budget.
     #[error("{0}")]
     Budget(String),
-    /// A quota comes back later than the user wants to wait.
+    /// A quota, or a day's money, comes back later than the user wants to wait.
     #[error("{why}")]
     Wait {
+        /// For what, in one word: `quota` or `budget`.
+        reason: &'static str,
         /// When it does.
         until: jiff::Timestamp,
         /// What is waited for, and what to do.

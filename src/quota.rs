@@ -74,6 +74,8 @@ pub struct Appointment {
 pub enum Why {
     /// The day's requests are used up, or the provider says so.
     DayQuota,
+    /// The day's money.
+    DayBudget,
     /// The provider asked for a pause.
     Paused,
     /// The queue of appointments is as long as it may be, or tokens taken beyond what was reserved are not paid for yet.

@@ -85,6 +85,17 @@ pub enum StateError {
     },
 }
 
+#[cfg(feature = "fleet")]
+impl StateError {
+    /// The same for one more who waits.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Failed { path, message } => Self::Failed { path: path.clone(), message: message.clone() },
+            other => Self::Failed { path: "state".into(), message: other.to_string() },
+        }
+    }
+}
+
 type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
 /// Given no connection, it is not run and fails with its batch.
 type Operation = Box<dyn FnOnce(Option<&Connection>) -> (Done, Result<(), String>) + Send>;

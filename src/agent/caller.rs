@@ -200,7 +200,7 @@ impl Caller {
             let reserved = handed.reserve(&live.gate, &cost, payer.stop).await.inspect_err(|no| {
                 live.meter.refused(match no {
                     NoReply::Halt(Halt::Budget(_)) => "budget",
-                    NoReply::Halt(Halt::Wait { .. }) => "quota",
+                    NoReply::Halt(Halt::Wait { reason, .. }) => reason,
                     NoReply::Halt(_) => "stopped",
                     _ => "too_large",
                 });
@@ -267,14 +267,18 @@ impl Caller {
         let stored = Stored { reply, payer: payer.job_id.to_owned(), cost: spent, clips };
         let mut holding = None;
         let mut stopping: Option<Instant> = None;
+        let storing = self.journal.store(claim, canonical, &stored, settlement);
+        let (mut kept, settled) = tokio::join!(storing, live.gate.settle_beside(&reservation, tokens, spent, end));
         loop {
-            match self.journal.store(claim, canonical, &stored, settlement).await {
+            match kept {
                 Ok(kept) => {
                     live.meter.stored(kept == stored);
                     if holding.take().is_some() {
                         live.meter.held(live.gate.held());
                     }
-                    live.gate.close(reservation, tokens, spent, end, payer.stop).await;
+                    if !settled {
+                        live.gate.close(reservation, tokens, spent, end, payer.stop).await;
+                    }
                     return Ok(kept);
                 }
                 Err(error) => tracing::warn!(%error, "a reply that was paid for cannot be stored; trying until it can"),
@@ -293,6 +297,7 @@ impl Caller {
                 }
             }
             tokio::time::sleep(STORE_RETRY).await;
+            kept = self.journal.store(claim, canonical, &stored, settlement).await;
         }
     }
 }
@@ -353,7 +358,7 @@ mod tests {
     use crate::provider::credentials::Credential;
     use crate::provider::{Params, Part, Protocol, Role, Thinking};
     use crate::quota::Limits;
-    use crate::quota::gate::AccountSpec;
+    use crate::quota::gate::{AccountSpec, Ceilings};
     use crate::quota::ledger::Ledger;
     use crate::retry::Policy;
     use crate::state::State;
@@ -405,7 +410,7 @@ mod tests {
         let policy = Policy { attempts: 3, base: millisecond, max: millisecond };
         let client = Client::new(&config::load(&[], &[]).unwrap().config.http).unwrap();
         let uploads = Uploads::open(Arc::clone(state), client.clone(), BTreeMap::new()).await.unwrap();
-        let gate = Arc::new(Gate::open(ledger, None, None).await.unwrap());
+        let gate = Arc::new(Gate::open(ledger, Ceilings::default(), None).await.unwrap());
         let patience = Patience { policy, backoff: Duration::from_hours(1) };
         Live { client, handover: Handover::new(uploads), gate, lines, patience, meter: Meter::default() }
     }

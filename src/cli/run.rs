@@ -72,7 +72,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: Option<u16>,
     /// Most dollars this output may cost in all, restarts included; never passed [default: budget.total_usd]
-    #[arg(long, alias = "budget_usd", value_name = "USD")]
+    #[arg(long, alias = "budget_usd", value_name = "USD", value_parser = Nano::ceiling)]
     budget_usd: Option<Nano>,
     /// Run at most so many items this time
     #[arg(long, value_name = "N")]

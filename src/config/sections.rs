@@ -89,6 +89,8 @@ pub struct MediaSection {
 pub struct BudgetSection {
     /// Ceiling over everything; none: no ceiling.
     pub total: Option<Nano>,
+    /// Ceiling over a day of UTC; none: no ceiling.
+    pub per_day: Option<Nano>,
 }
 
 /// What is logged, and how.
@@ -215,18 +217,23 @@ fn gib(section: &mut Section<'_>, name: &'static str) -> u64 {
 
 pub(super) fn budget(root: &mut Section<'_>) -> BudgetSection {
     let mut section = root.section("budget");
-    let mut budget = BudgetSection::default();
-    if let Some(text) = section.decimal("total_usd").filter(|text| !text.value.trim().is_empty()) {
-        match text.value.trim().parse() {
-            Ok(total) => budget.total = Some(total),
-            Err(error) => {
-                let key = section.key("total_usd");
-                section.sink.mistake(&key, Some(text.value), &text.origin, format!("{error}, or \"\" for no ceiling"));
-            }
-        }
-    }
+    let budget =
+        BudgetSection { total: dollars(&mut section, "total_usd"), per_day: dollars(&mut section, "per_day_usd") };
     section.finish();
     budget
+}
+
+/// An amount; empty: none.
+fn dollars(section: &mut Section<'_>, name: &'static str) -> Option<Nano> {
+    let text = section.decimal(name).filter(|text| !text.value.trim().is_empty())?;
+    match Nano::ceiling(text.value.trim()) {
+        Ok(amount) => Some(amount),
+        Err(error) => {
+            let key = section.key(name);
+            section.sink.mistake(&key, Some(text.value), &text.origin, format!("{error}, or \"\" for no ceiling"));
+            None
+        }
+    }
 }
 
 pub(super) fn telemetry(root: &mut Section<'_>) -> TelemetrySection {

@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::price::Nano;
 use crate::provider::http::Client;
-use crate::quota::gate::shared::{Shared, step::Books};
+use crate::quota::gate::shared::{Clerks, Shared, step::Ceilings};
 use crate::quota::gate::{Gate, Hall};
 use crate::recipe::Recipe;
 use crate::shared::claims::Claims;
@@ -36,7 +36,7 @@ pub struct Common {
     client: Client,
     journal: Journal,
     handover: Handover,
-    books: Books,
+    clerks: Clerks,
     hall: Arc<Hall>,
     metrics: Metrics,
     cache: PathBuf,
@@ -58,7 +58,7 @@ impl Common {
             client,
             journal: Journal::shared(redis.clone(), claims),
             handover: Handover::new(uploads),
-            books: Books::new(redis),
+            clerks: Clerks::new(redis),
             hall: Arc::new(Hall::new(Some(LONGEST_WAIT))),
             metrics,
             cache,
@@ -74,8 +74,8 @@ impl Common {
     pub fn pipeline(&self, run: &str, recipe: Recipe, ceiling: Option<Nano>) -> Result<Pipeline, OpenError> {
         let lines = lines(&self.config, &recipe).map_err(OpenError::Halt)?;
         let lease = self.config.http.total + SLACK;
-        let ceilings = (ceiling, self.config.budget.total);
-        let books = Shared::new(self.books.clone(), run, ceilings, lease);
+        let ceilings = Ceilings { run: ceiling, day: self.config.budget.per_day, all: self.config.budget.total };
+        let books = Shared::new(self.clerks.clone(), run, ceilings, lease);
         let live = Live {
             client: self.client.clone(),
             handover: self.handover.clone(),

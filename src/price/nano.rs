@@ -25,6 +25,17 @@ pub struct ParseNanoError;
 impl Nano {
     /// Nothing.
     pub const ZERO: Self = Self(0);
+    /// The highest ceiling: up to here the arithmetic of a fleet's books is exact (2^53 - 1, about nine million dollars).
+    pub const HIGHEST_CEILING: Self = Self((1 << 53) - 1);
+
+    /// Reads a ceiling. Errors: one sentence; no amount, or more than [`Self::HIGHEST_CEILING`].
+    pub fn ceiling(text: &str) -> Result<Self, String> {
+        let amount: Self = text.parse().map_err(|error: ParseNanoError| error.to_string())?;
+        if amount > Self::HIGHEST_CEILING {
+            return Err(format!("is more than {}, up to which ceilings are exact", Self::HIGHEST_CEILING));
+        }
+        Ok(amount)
+    }
 
     /// The sum, or none if it does not fit.
     pub fn checked_add(self, other: Self) -> Option<Self> {

@@ -46,7 +46,7 @@ pub(super) struct ProducerArgs {
     #[arg(long, value_name = "LANE", default_value = "normal")]
     pub(super) lane: LaneName,
     /// Most dollars that the run may cost [default: as it was]
-    #[arg(long, alias = "budget_usd", value_name = "USD")]
+    #[arg(long, alias = "budget_usd", value_name = "USD", value_parser = Nano::ceiling)]
     pub(super) budget_usd: Option<Nano>,
     /// Accept a try with this score or above [default: the recipe's]
     #[arg(long, value_name = "1..10", value_parser = clap::value_parser!(u8).range(1..=10))]

@@ -125,15 +125,16 @@ impl Hall {
 
     /// Waits until `at`; tells of it when it is long, and refuses when it is longer than the user wants.
     pub(super) async fn wait(&self, at: u64, why: Why, stop: &CancellationToken) -> Result<(), Halt> {
-        let why_text = match why {
-            Why::DayQuota => "the day's quota is used up",
-            Why::Paused => "the provider asks for a pause",
-            Why::Horizon => "the account's limits are used up",
+        let (reason, text) = match why {
+            Why::DayQuota => ("quota", "the day's quota is used up"),
+            Why::DayBudget => ("budget", "the day's money is spent (budget.per_day_usd)"),
+            Why::Paused => ("quota", "the provider asks for a pause"),
+            Why::Horizon => ("quota", "the account's limits are used up"),
         };
         // The queue of a busy account is no wait to speak of.
         let queues = why == Why::Horizon && self.until(at) < WORTH_TELLING;
         if !queues {
-            self.tell(at, why_text)?;
+            self.tell(at, reason, text)?;
         }
         self.sleep_until(at, stop).await
     }
@@ -150,13 +151,13 @@ impl Hall {
     }
 
     /// Tells of a long wait, or refuses one longer than the user wants.
-    fn tell(&self, at: u64, why: &str) -> Result<(), Halt> {
+    fn tell(&self, at: u64, reason: &'static str, why: &str) -> Result<(), Halt> {
         let (wait, until) = (self.until(at), timestamp(at));
         if self.max_wait.is_some_and(|max| wait > max) {
             let why = format!(
                 "{why} until {until:.0}, which is later than --max-wait allows; run the same command again then"
             );
-            return Err(Halt::Wait { until, why });
+            return Err(Halt::Wait { reason, until, why });
         }
         if wait >= WORTH_TELLING {
             self.waiting.send_if_modified(|told| {

@@ -25,6 +25,7 @@ use embedded::Embedded;
 use super::Limits;
 pub use super::desk::{Hall, Wait};
 use super::ledger::{End, Ledger, Settlement, Totals};
+pub use super::purse::Ceilings;
 use crate::fault::Halt;
 use crate::price::Nano;
 use crate::state::StateError;
@@ -97,10 +98,10 @@ impl Reservation {
 }
 
 impl Gate {
-    /// A gate over a ledger; `ceiling` is the run's total over all its restarts.
-    pub async fn open(ledger: Ledger, ceiling: Option<Nano>, max_wait: Option<Duration>) -> Result<Self, StateError> {
+    /// A gate over a ledger; `ceilings` are the run's over all its restarts.
+    pub async fn open(ledger: Ledger, ceilings: Ceilings, max_wait: Option<Duration>) -> Result<Self, StateError> {
         let hall = Arc::new(Hall::new(max_wait));
-        let books = Books::Embedded(Embedded::open(ledger, ceiling, Arc::clone(&hall)).await?);
+        let books = Books::Embedded(Embedded::open(ledger, ceilings, Arc::clone(&hall)).await?);
         Ok(Self { hall, books })
     }
 
@@ -171,6 +172,20 @@ impl Gate {
             (Books::Shared(books), Taken::Shared(taken)) => books.settle(taken, tokens, cost, end, stop).await,
             #[cfg(feature = "fleet")]
             (_, reservation) => drop(reservation),
+        }
+    }
+
+    /// Settles an attempt while its reply is being stored, once: a fleet's two steps need not wait for each other. Whether it is
+    /// settled; where journal and ledger are one store it is settled with the reply.
+    #[cfg_attr(not(feature = "fleet"), expect(clippy::unused_async, reason = "a fleet's is told to Redis"))]
+    pub async fn settle_beside(&self, reservation: &Reservation, tokens: u64, cost: Nano, end: End) -> bool {
+        match (&self.books, &reservation.0) {
+            #[cfg(feature = "fleet")]
+            (Books::Shared(books), Taken::Shared(taken)) => books.settle_once(taken, tokens, cost, end).await.is_ok(),
+            _ => {
+                let _ = (tokens, cost, end);
+                false
+            }
         }
     }
 

@@ -107,6 +107,15 @@ impl Ledger {
             .await
     }
 
+    /// What the run has spent on calls sent since then, in microseconds since the epoch.
+    pub async fn spent_since(&self, since: u64) -> Result<Nano, StateError> {
+        let run = Arc::clone(&self.run);
+        let sql = "SELECT coalesce(sum(cost >> 32), 0), coalesce(sum(cost & 0xffffffff), 0) FROM calls \
+                   WHERE run = ?1 AND sent_at >= ?2";
+        let halves = move |row: &rusqlite::Row<'_>| Ok(whole(row.get(0)?, row.get(1)?));
+        self.state.read(move |c| c.query_row(sql, (&*run, signed(since)), halves)).await
+    }
+
     /// Calls of an account since `since` (time, tokens), for its windows, and their count since `day`.
     pub async fn history(&self, account: &str, since: u64, day: u64) -> Result<(Vec<(u64, u64)>, u64), StateError> {
         let account = account.to_owned();

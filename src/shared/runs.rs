@@ -216,6 +216,11 @@ impl Runs {
         self.set(name, "sealed", if sealed { "1" } else { "0" }.to_owned()).await
     }
 
+    /// Most money for a run; workers heed it within a second.
+    pub async fn set_ceiling(&self, name: &str, ceiling: Option<Nano>) -> Result<bool, StateError> {
+        self.set(name, "ceiling", ceiling.map_or_else(String::new, |ceiling| ceiling.0.to_string())).await
+    }
+
     /// What the collector has of a run.
     pub async fn set_collected(&self, name: &str, collected: &Collected) -> Result<bool, StateError> {
         self.set(name, "collected", serde_json::to_string(collected).unwrap_or_default()).await
@@ -229,6 +234,18 @@ impl Runs {
         };
         let info = self.info_key(name);
         self.redis.command::<i64>(redis::cmd("HINCRBY").arg(info).arg(field).arg(by)).await.map(|_| ())
+    }
+
+    /// So many dead letters were dropped since their jobs have records.
+    pub async fn buried(&self, name: &str, letters: u64) -> Result<(), StateError> {
+        static BURY: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(
+                "local dead = tonumber(redis.call('HGET', KEYS[1], 'dead') or '0')
+                 return redis.call('HINCRBY', KEYS[1], 'dead', -math.min(dead, tonumber(ARGV[1])))",
+            )
+        });
+        let info = self.info_key(name);
+        self.redis.run::<i64>(&BURY.on(&info).arg(letters)).await.map(|_| ())
     }
 
     /// A dead letter was sent back: it is counted as dead no more, and its run is worked on again.

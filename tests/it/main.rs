@@ -20,6 +20,8 @@ mod limits;
 mod load;
 mod media;
 #[cfg(feature = "fleet")]
+mod money;
+#[cfg(feature = "fleet")]
 mod operations;
 mod parity;
 #[cfg(feature = "fleet")]

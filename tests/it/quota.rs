@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aurelia::price::Nano;
-use aurelia::quota::gate::shared::step::{Answer, Books, Call, Scope};
+use aurelia::quota::gate::shared::step::{Answer, Books, Ceilings, Place, Said, Scope, Step};
 use aurelia::quota::ledger::{End, Totals};
 use aurelia::quota::{Account, Answer as Told, Appointment, Limits};
 use aurelia::shared::Redis;
@@ -30,10 +30,18 @@ fn unlimited() -> Limits {
     }
 }
 
-fn call(id: &str, tokens: u64, bound: u64, ceilings: (Option<u64>, Option<u64>)) -> Call<'_> {
-    let (run, all) = ceilings;
+fn reserve(id: &str, tokens: u64, bound: u64, ceilings: Ceilings) -> Step {
     let lease = Duration::from_mins(10);
-    Call { id, run: "r", account: "a", tokens, bound: Nano(bound), lease, ceilings: (run.map(Nano), all.map(Nano)) }
+    Step::Reserve { id: id.to_owned(), run: "r".into(), tokens, bound: Nano(bound), lease, ceilings }
+}
+
+fn settle(id: &str, tokens: u64, cost: u64, end: End) -> Step {
+    Step::Settle { id: id.to_owned(), tokens, cost: Nano(cost), end }
+}
+
+/// One step of account `a`, with so many places.
+async fn one(books: &Books, limits: &Account, concurrency: u32, step: Step) -> Said {
+    books.take(Place { account: "a", limits, concurrency }, &[&step]).await.unwrap().pop().unwrap()
 }
 
 #[derive(Debug, Clone)]
@@ -59,7 +67,8 @@ fn limits() -> impl Strategy<Value = Limits> {
     )
 }
 
-fn events() -> impl Strategy<Value = Vec<(u64, Event)>> {
+/// Batches, each with the time that passes before it.
+fn events() -> impl Strategy<Value = Vec<(u64, Vec<Event>)>> {
     let event = prop_oneof![
         8 => (1_u64..200_000).prop_map(|tokens| Event::Reserve { tokens }),
         4 => (any::<usize>(), 0_u64..300_000).prop_map(|(which, tokens)| Event::Settle { which, tokens }),
@@ -68,55 +77,66 @@ fn events() -> impl Strategy<Value = Vec<(u64, Event)>> {
         1 => Just(Event::Park),
     ];
     let step = prop_oneof![6 => 0_u64..400_000, 3 => 0..5 * SECOND, 1 => 0..90 * SECOND];
-    proptest::collection::vec((step, event), 1..60)
+    proptest::collection::vec((step, proptest::collection::vec(event, 1..4)), 1..40)
 }
 
 /// The script and the model over one history.
-async fn compare(books: &Books, limits: Limits, events: &[(u64, Event)]) -> Result<(), TestCaseError> {
-    let (mut model, mut now) = (Account::new(limits.clone()), START);
-    let script = Account::new(limits.clone());
+async fn compare(books: &Books, limits: Limits, batches: &[(u64, Vec<Event>)]) -> Result<(), TestCaseError> {
+    let (mut model, mut now, mut count) = (Account::new(limits.clone()), START, 0);
+    let account = Account::new(limits.clone());
     let mut open: Vec<(String, Appointment)> = Vec::new();
-    for (number, (step, event)) in events.iter().enumerate() {
-        now += step;
-        let books = books.at(now);
-        match event {
-            Event::Reserve { tokens } => {
-                let tokens = limits.tokens_per_minute.map_or(*tokens, |limit| tokens % limit + 1);
-                let id = format!("id-{number}");
-                let got = books.reserve(&script, 0, &call(&id, tokens, 1, (None, None))).await.unwrap();
-                let wanted = match model.appoint(now, tokens) {
-                    Told::Go(appointment) => {
-                        open.push((id, appointment.clone()));
-                        Answer::Go { delay: Duration::from_micros(appointment.at - now) }
-                    }
-                    Told::Later { at, why } => Answer::Later { delay: Duration::from_micros(at - now), why },
-                    Told::Never { why } => return Err(TestCaseError::fail(why)),
-                };
-                prop_assert_eq!(got, wanted, "event {}", number);
+    for (number, (pause, events)) in batches.iter().enumerate() {
+        now += pause;
+        let (mut steps, mut wanted) = (Vec::new(), Vec::new());
+        for event in events {
+            let (step, answer) = match event {
+                Event::Reserve { tokens } => {
+                    let tokens = limits.tokens_per_minute.map_or(*tokens, |limit| tokens % limit + 1);
+                    count += 1;
+                    let id = format!("id-{count}");
+                    let answer = match model.appoint(now, tokens) {
+                        Told::Go(appointment) => {
+                            open.push((id.clone(), appointment.clone()));
+                            Answer::Go { delay: Duration::from_micros(appointment.at - now) }
+                        }
+                        Told::Later { at, why } => Answer::Later { delay: Duration::from_micros(at - now), why },
+                        Told::Never { why } => return Err(TestCaseError::fail(why)),
+                    };
+                    (reserve(&id, tokens, 1, Ceilings::default()), Some(answer))
+                }
+                Event::Settle { which, tokens } if !open.is_empty() => {
+                    let (id, appointment) = open.remove(which % open.len());
+                    model.settle(&appointment, *tokens);
+                    (settle(&id, *tokens, 1, End::Settled), None)
+                }
+                Event::Back { which } if !open.is_empty() => {
+                    let (id, appointment) = open.remove(which % open.len());
+                    model.give_back(&appointment);
+                    (Step::Back { id }, None)
+                }
+                Event::Pause { seconds } => {
+                    model.pause_until(now + seconds * SECOND);
+                    (Step::Pause(Duration::from_secs(*seconds)), None)
+                }
+                Event::Park => {
+                    model.park_until_day_reset(now);
+                    (Step::Park, None)
+                }
+                Event::Settle { .. } | Event::Back { .. } => continue,
+            };
+            steps.push(step);
+            wanted.push(answer);
+        }
+        steps.push(Step::Away);
+        let place = Place { account: "a", limits: &account, concurrency: 0 };
+        let said = books.at(now).take(place, &steps.iter().collect::<Vec<_>>()).await.unwrap();
+        for (said, wanted) in said.iter().zip(wanted) {
+            if let Some(wanted) = wanted {
+                prop_assert_eq!(said.reserved(), wanted, "batch {}", number);
             }
-            Event::Settle { which, tokens } if !open.is_empty() => {
-                let (id, appointment) = open.remove(which % open.len());
-                model.settle(&appointment, *tokens);
-                books.settle(&script, "a", &id, *tokens, Nano(1), End::Settled).await.unwrap();
-            }
-            Event::Back { which } if !open.is_empty() => {
-                let (id, appointment) = open.remove(which % open.len());
-                model.give_back(&appointment);
-                books.give_back(&script, "a", &id).await.unwrap();
-            }
-            Event::Pause { seconds } => {
-                model.pause_until(now + seconds * SECOND);
-                books.pause(&script, "a", Duration::from_secs(*seconds)).await.unwrap();
-            }
-            Event::Park => {
-                model.park_until_day_reset(now);
-                books.park(&script, "a").await.unwrap();
-            }
-            _ => {}
         }
         let wanted = model.away(now).map_or(0, |(at, _)| at - now);
-        let absence = books.absence(&script, "a").await.unwrap();
-        prop_assert_eq!(absence, Duration::from_micros(wanted), "after event {}", number);
+        prop_assert_eq!(said[steps.len() - 1].absence(), Duration::from_micros(wanted), "after batch {}", number);
     }
     Ok(())
 }
@@ -139,33 +159,72 @@ fn the_script_gives_the_appointments_of_the_model_over_random_histories() {
 #[tokio::test]
 async fn what_is_spent_and_reserved_never_passes_a_ceiling_and_a_call_counts_once() {
     let (books, account) = (books("money"), Account::new(unlimited()));
-    let ask = async |id: &str| books.reserve(&account, 0, &call(id, 1, 40, (Some(100), None))).await.unwrap();
+    let ceilings = Ceilings { run: Some(Nano(100)), ..Ceilings::default() };
+    let take = async |step: Step| one(&books, &account, 0, step).await;
+    let ask = async |id: &str| take(reserve(id, 1, 40, ceilings)).await.reserved();
     let go = Answer::Go { delay: Duration::ZERO };
-    assert_eq!([ask("a").await, ask("b").await, ask("c").await], [go.clone(), go.clone(), Answer::Busy]);
+    assert_eq!([ask("a").await, ask("b").await, ask("c").await], [go.clone(), go.clone(), Answer::Reserved]);
     assert_eq!(ask("a").await, go, "an answer that was lost takes nothing twice");
-    books.settle(&account, "a", "a", 1, Nano(30), End::Settled).await.unwrap();
-    books.settle(&account, "a", "a", 1, Nano(30), End::Settled).await.unwrap();
+    take(settle("a", 1, 30, End::Settled)).await;
+    take(settle("a", 1, 30, End::Settled)).await;
     let totals = Totals { calls: 1, spent: Nano(70), unconfirmed: Nano::ZERO };
     assert_eq!(books.totals("r").await.unwrap(), totals);
-    books.settle(&account, "a", "b", 1, Nano(40), End::Unconfirmed).await.unwrap();
+    take(settle("b", 1, 40, End::Unconfirmed)).await;
     assert_eq!(ask("c").await, Answer::Spent { scope: Scope::Run, spent: Nano(70) });
-    let other = Call { run: "other", ..call("d", 1, 40, (Some(100), Some(100))) };
-    assert_eq!(books.reserve(&account, 0, &other).await.unwrap(), Answer::Spent { scope: Scope::All, spent: Nano(70) });
+    let ceilings = Ceilings { all: Some(Nano(100)), ..Ceilings::default() };
+    let Step::Reserve { id, tokens, bound, lease, .. } = reserve("d", 1, 40, ceilings) else { unreachable!() };
+    let other = Step::Reserve { id, run: "other".into(), tokens, bound, lease, ceilings };
+    assert_eq!(take(other).await.reserved(), Answer::Spent { scope: Scope::All, spent: Nano(70) });
     let totals = Totals { calls: 2, spent: Nano(70), unconfirmed: Nano(40) };
     assert_eq!(books.totals("r").await.unwrap(), totals);
 }
 
 #[tokio::test]
+async fn one_batch_counts_what_it_has_reserved_itself() {
+    let (books, account) = (books("batch"), Account::new(unlimited()));
+    let ceilings = Ceilings { run: Some(Nano(100)), ..Ceilings::default() };
+    let steps: Vec<Step> = ["a", "b", "c"].iter().map(|id| reserve(id, 1, 40, ceilings)).collect();
+    let place = Place { account: "a", limits: &account, concurrency: 2 };
+    let said = books.take(place, &steps.iter().collect::<Vec<_>>()).await.unwrap();
+    let go = Answer::Go { delay: Duration::ZERO };
+    assert_eq!(said.iter().map(Said::reserved).collect::<Vec<_>>(), [go.clone(), go.clone(), Answer::Reserved]);
+    // An end and a beginning: the money and the place of the one are there for the other.
+    let steps = [settle("a", 1, 5, End::Settled), Step::Back { id: "b".to_owned() }, reserve("c", 1, 40, ceilings)];
+    let said = books.take(place, &steps.iter().collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(said[2].reserved(), go);
+    let totals = Totals { calls: 1, spent: Nano(45), unconfirmed: Nano::ZERO };
+    assert_eq!(books.totals("r").await.unwrap(), totals);
+}
+
+#[tokio::test]
+async fn the_money_of_a_day_is_there_again_after_midnight() {
+    let (books, account) = (books("day"), Account::new(unlimited()));
+    let ceilings = Ceilings { day: Some(Nano(100)), ..Ceilings::default() };
+    let midnight = START / (24 * 3600 * SECOND) * (24 * 3600 * SECOND) + 24 * 3600 * SECOND;
+    let ask = async |at: u64, id: &str| one(&books.at(at), &account, 0, reserve(id, 1, 60, ceilings)).await.reserved();
+    let (go, before) = (Answer::Go { delay: Duration::ZERO }, midnight - 10 * SECOND);
+    assert_eq!([ask(before, "a").await, ask(before, "b").await], [go.clone(), Answer::Reserved]);
+    one(&books.at(before), &account, 0, settle("a", 1, 50, End::Settled)).await;
+    let rest = Duration::from_secs(10);
+    assert_eq!(ask(before, "b").await, Answer::Spent { scope: Scope::Day(rest), spent: Nano(50) });
+    assert_eq!(ask(midnight, "b").await, go);
+    // What was reserved on the day before counts there.
+    one(&books.at(midnight), &account, 0, settle("b", 1, 60, End::Settled)).await;
+    assert_eq!(ask(midnight, "c").await, Answer::Spent { scope: Scope::Day(24 * 3600 * rest / 10), spent: Nano(60) });
+    assert_eq!(books.totals("r").await.unwrap().spent, Nano(110));
+}
+
+#[tokio::test]
 async fn the_call_of_a_dead_holder_gives_back_its_place_and_counts_at_its_worst_case() {
     let (books, account) = (books("dead-holder"), Account::new(unlimited()));
-    let at = |now: u64| books.at(START + now * SECOND);
-    let ask = async |id: &str, now: u64| at(now).reserve(&account, 1, &call(id, 1, 40, (None, None))).await.unwrap();
+    let take = async |now: u64, step: Step| one(&books.at(START + now * SECOND), &account, 1, step).await;
+    let ask = async |id: &str, now: u64| take(now, reserve(id, 1, 40, Ceilings::default())).await.reserved();
     assert!(matches!(ask("a", 0).await, Answer::Go { .. }));
     assert_eq!(ask("b", 599).await, Answer::Busy);
     assert!(matches!(ask("b", 601).await, Answer::Go { .. }));
     let totals = Totals { calls: 1, spent: Nano(80), unconfirmed: Nano(40) };
     assert_eq!(books.totals("r").await.unwrap(), totals);
     // It was not dead, only very late: what is booked stays.
-    at(602).settle(&account, "a", "a", 1, Nano(1), End::Settled).await.unwrap();
+    take(602, settle("a", 1, 1, End::Settled)).await;
     assert_eq!(books.totals("r").await.unwrap(), totals);
 }

@@ -17,8 +17,8 @@ use crate::price::Nano;
 use crate::quota::clock::micros;
 use crate::quota::desk::{Desk, Hall, NoAppointment};
 use crate::quota::ledger::{End, Ledger, Settlement, Totals};
-use crate::quota::purse::{Hold, Purse, Sent};
-use crate::quota::{Account, Appointment, day};
+use crate::quota::purse::{Ceilings, DAY, Hold, NoHold, Purse, Sent};
+use crate::quota::{Account, Appointment, Why, day};
 
 /// The books of one run.
 #[derive(Debug)]
@@ -56,11 +56,13 @@ impl Taken {
 impl Embedded {
     pub(super) async fn open(
         ledger: Ledger,
-        ceiling: Option<Nano>,
+        ceilings: Ceilings,
         hall: Arc<Hall>,
     ) -> Result<Self, crate::state::StateError> {
-        let totals = ledger.totals().await?;
-        Ok(Self { ledger, hall, accounts: tokio::sync::Mutex::default(), purse: Arc::new(Purse::new(ceiling, totals)) })
+        let now = hall.clock.now();
+        let (totals, today) = (ledger.totals().await?, ledger.spent_since(now / DAY * DAY).await?);
+        let purse = Arc::new(Purse::new(ceilings, totals, today, now));
+        Ok(Self { ledger, hall, accounts: tokio::sync::Mutex::default(), purse })
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -87,7 +89,15 @@ impl Embedded {
                     slot = Arc::clone(slots).acquire_owned() => slot.ok(),
                 },
             };
-            let hold = self.purse.hold(bound, stop).await?;
+            let hold = match self.purse.hold(bound, &self.hall.clock, stop).await {
+                Ok(hold) => hold,
+                Err(NoHold::Halt(halt)) => return Err(halt.into()),
+                Err(NoHold::Tomorrow(at)) => {
+                    drop(slot);
+                    self.hall.wait(at, Why::DayBudget, stop).await?;
+                    continue;
+                }
+            };
             let id = match self.open_row(&accounts[chosen].name, tokens, bound, stop).await {
                 Ok(id) => id,
                 Err(halt) => {
@@ -255,7 +265,8 @@ mod tests {
         async fn over(dir: tempfile::TempDir, ceiling: Option<u64>, max_wait: Option<Duration>) -> Self {
             let state = Arc::new(State::open(&dir.path().join("state.sqlite")).unwrap());
             let ledger = Ledger::open(Arc::clone(&state), "r", now()).await.unwrap();
-            let gate = Gate::open(ledger, ceiling.map(Nano), max_wait).await.unwrap();
+            let ceilings = Ceilings { total: ceiling.map(Nano), per_day: None };
+            let gate = Gate::open(ledger, ceilings, max_wait).await.unwrap();
             Self { dir, gate, state, stop: CancellationToken::new() }
         }
 
@@ -306,6 +317,43 @@ mod tests {
         let third = third.await.unwrap();
         bench.gate.settle(third, 10, Nano(25), End::Settled, &bench.stop).await;
         assert_eq!(bench.gate.totals().spent, Nano(85));
+    }
+
+    #[tokio::test]
+    async fn a_days_money_is_counted_over_restarts_and_that_of_another_day_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = async || {
+            let state = Arc::new(State::open(&dir.path().join("state.sqlite")).unwrap());
+            let ledger = Ledger::open(Arc::clone(&state), "r", now()).await.unwrap();
+            let ceilings = Ceilings { total: None, per_day: Some(Nano(100)) };
+            (Gate::open(ledger, ceilings, Some(Duration::from_secs(1))).await.unwrap(), state)
+        };
+        let (stop, account) = (CancellationToken::new(), spec("a"));
+        let ask = async |gate: &Gate| gate.reserve(&[&account], 10, BOUND, &stop).await.map(|(_, taken)| taken);
+        let (gate, state) = open().await;
+        for _ in 0..2 {
+            let taken = ask(&gate).await.unwrap();
+            gate.settle(taken, 10, Nano(35), End::Settled, &stop).await;
+        }
+        let refused = |answer| {
+            let Err(NoReservation::Halt(Halt::Wait { why, .. })) = answer else { panic!("{answer:?}") };
+            assert!(why.starts_with("the day's money is spent (budget.per_day_usd) until "), "{why}");
+        };
+        refused(ask(&gate).await);
+        drop((gate, state));
+        let (gate, state) = open().await;
+        refused(ask(&gate).await);
+        let yesterday = i64::try_from(now() / DAY * DAY - 1).unwrap();
+        state.call(move |c| c.execute("UPDATE calls SET sent_at = ?1 WHERE id = 1", [yesterday])).await.unwrap();
+        drop((gate, state));
+        let (gate, _state) = open().await;
+        drop(ask(&gate).await.unwrap());
+        let Err(NoReservation::Halt(Halt::Budget(why))) =
+            gate.reserve(&[&account], 10, Nano(101), &stop).await.map(|_| ())
+        else {
+            panic!("more than a whole day's money")
+        };
+        assert!(why.contains("raise budget.per_day_usd"), "{why}");
     }
 
     #[tokio::test]

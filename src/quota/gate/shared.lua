@@ -1,12 +1,14 @@
 -- The arithmetic of one account with the money around it, in one atomic step: the same as account.rs, window.rs, pace.rs
 -- and day.rs, operation by operation, and a test holds the two together. Times are microseconds; every number stays below
--- 2^53, where a double is exact.
+-- 2^53, where a double is exact. Many steps are taken in one call, since what is around them costs more than they do.
 --
 -- KEYS: the account, calls in flight by account, open calls, their leases, money.
-local op, id, run, account = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
-local N = {}
-for i = 6, 42 do N[i] = tonumber(ARGV[i]) or 0 end
-local tokens, lease, horizon, longest, guard = N[6], N[8], N[9], N[10], N[34]
+-- ARGV: one JSON object, since many arguments cost more than the work. c: the clock (none: the server's); a: the account;
+-- n: how far ahead an appointment may be, the longest absence, 19 numbers of the limits, four midnights, their guard, the
+-- places there are; s: the steps.
+local asked = cjson.decode(ARGV[1])
+local account, N, steps = asked.a, asked.n, asked.s
+local horizon, longest, guard, places = N[1], N[2], N[26], N[27]
 
 local A, changed = {}, {}
 do
@@ -14,13 +16,13 @@ do
   for i = 1, #raw, 2 do A[raw[i]] = raw[i + 1] end
 end
 local function get(field) return tonumber(A[field]) or 0 end
-local function whole(number) return string.format('%.0f', number) end
+local function whole(number) return string.format('%d', number) end
 local function set(field, number)
   A[field] = whole(number)
   changed[field] = A[field]
 end
 
-local now = tonumber(ARGV[2])
+local now = asked.c
 if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000000 + time[2]
@@ -89,14 +91,14 @@ local function keep(l)
   if l then changed[l.field] = cmsgpack.pack({ h = l.h, t = l.t, w = l.w, c = l.c }) end
 end
 
-local minute, short, volume = log('m', 11), log('s', 15), log('v', 22)
+local minute, short, volume = log('m', 3), log('s', 7), log('v', 14)
 
 -- Paces.
 local function cost(p, amount) return math.ceil(amount * p.period / p.rate) end
 local function pace(field, at)
   return { field = field, rate = math.max(1, N[at]), period = N[at + 1], slack = N[at + 2] }
 end
-local requests, volumes = pace('pr', 19), pace('pv', 26)
+local requests, volumes = pace('pr', 11), pace('pv', 18)
 local function not_before(p, from) return math.max(from, get(p.field) - p.slack) end
 local function take(p, at, amount) set(p.field, math.max(get(p.field), at) + cost(p, amount)) end
 local function recover(p, l)
@@ -111,14 +113,14 @@ local function recover(p, l)
   set(p.field, math.min(get(p.field), paid))
 end
 
--- Days: N[30] to N[33] are four midnights around now.
-local per_day = N[29]
+-- Days: N[22] to N[25] are four midnights around now.
+local per_day = N[21]
 local function day_of(at)
   if at >= get('ds') and at < get('de') then return get('ds'), get('de') end
-  for i = 30, 32 do
+  for i = 22, 24 do
     if at >= N[i] and at < N[i + 1] then return N[i], N[i + 1] end
   end
-  return N[32], N[33]
+  return N[24], N[25]
 end
 local function room(at, day)
   if day == get('ds') and get('dc') >= per_day then return nil, get('de') + guard end
@@ -155,7 +157,7 @@ local function away()
   end
 end
 
-local function appoint()
+local function appoint(tokens)
   local at, why = away()
   if at then return nil, at, why end
   at = math.max(now, get('newest'), get('paused'))
@@ -211,90 +213,174 @@ local function settle(at, reserved, actual)
   set('pv', math.max(0, get('pv') + cost(volumes, actual) - cost(volumes, reserved)))
 end
 
--- Money: what is spent, reserved and unconfirmed, of each run ('r:') and of all ('t').
-local function money(field, of, by)
-  if by ~= 0 then redis.call('HINCRBY', KEYS[5], field .. ':' .. of, whole(by)) end
-end
-local function amount(field, of) return tonumber(redis.call('HGET', KEYS[5], field .. ':' .. of)) or 0 end
-local function close(call, spent, unconfirmed, sent)
-  for _, of in ipairs({ 't', 'r:' .. call.run }) do
-    money('reserved', of, -call.bound)
-    money('spent', of, spent)
-    if unconfirmed then money('unconfirmed', of, spent) end
-    money('calls', of, sent)
+-- Open calls: read together at the beginning, written together at the end.
+local calls, opened, closed = {}, {}, {}
+do
+  local ids = {}
+  for _, step in ipairs(steps) do
+    if step[2] ~= '' then ids[#ids + 1] = step[2] end
   end
-  redis.call('HINCRBY', KEYS[2], call.account, -1)
-  redis.call('HDEL', KEYS[3], call.id)
-  redis.call('ZREM', KEYS[4], call.id)
-end
-local function open(which)
-  local raw = redis.call('HGET', KEYS[3], which)
-  return raw and cmsgpack.unpack(raw)
-end
--- The holder of an expired lease is dead: its slot is free, and its call counts at its worst case.
-local function reap()
-  for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', whole(now), 'LIMIT', 0, 50)) do
-    local call = open(dead)
-    if call then close(call, call.bound, true, 1) else redis.call('ZREM', KEYS[4], dead) end
-  end
-end
-
-local function reserve()
-  local bound = N[7]
-  reap()
-  local known = open(id)
-  if known then return { 1, known.at, now } end
-  for i, of in ipairs({ 'r:' .. run, 't' }) do
-    local ceiling = tonumber(ARGV[35 + i])
-    local reserved = ceiling and amount('reserved', of)
-    if ceiling and amount('spent', of) + reserved + bound > ceiling then
-      local spent = amount('spent', of)
-      return { spent + bound <= ceiling and 4 or 5, i, whole(spent) }
+  if #ids > 0 then
+    for i, raw in ipairs(redis.call('HMGET', KEYS[3], unpack(ids))) do
+      calls[ids[i]] = raw and cmsgpack.unpack(raw) or nil
     end
   end
-  if N[35] > 0 and (tonumber(redis.call('HGET', KEYS[2], account)) or 0) >= N[35] then return { 3 } end
-  local at, later, why = appoint()
-  if not at then return { 2, later, now, why } end
-  for _, of in ipairs({ 't', 'r:' .. run }) do money('reserved', of, bound) end
-  redis.call('HINCRBY', KEYS[2], account, 1)
-  local call = { id = id, account = account, run = run, tokens = tokens, bound = bound, at = at }
-  redis.call('HSET', KEYS[3], id, cmsgpack.pack(call))
-  redis.call('ZADD', KEYS[4], whole(math.max(at, now) + lease), id)
-  return { 1, at, now }
 end
 
-local answer
-if op == 'reserve' then
-  answer = reserve()
-elseif op == 'settle' or op == 'back' then
-  local call = open(id)
-  answer = { call and 1 or 0 }
-  if call and op == 'settle' then
-    settle(call.at, call.tokens, N[38])
-    close(call, N[39], N[40] == 1, 1)
-  elseif call then
-    give_back(call.at, call.tokens)
-    close(call, 0, false, 0)
+-- Money of each run ('r:'), of each day ('d:') and of all ('t'), as "calls spent reserved unconfirmed"; and what an operator
+-- has set for a day and for all, which wins over what the caller brings. Written once, at the end.
+local DAY_LENGTH = 86400000000
+local today = math.floor(now / DAY_LENGTH)
+local money, touched = {}, {}
+local function read(names)
+  for i, raw in ipairs(redis.call('HMGET', KEYS[5], unpack(names))) do
+    local calls, spent, reserved, unconfirmed = string.match(raw or '0 0 0 0', '(%d+) (%d+) (%d+) (%d+)')
+    money[names[i]] = {
+      calls = tonumber(calls), spent = tonumber(spent),
+      reserved = tonumber(reserved), unconfirmed = tonumber(unconfirmed),
+    }
   end
-elseif op == 'pause' then
-  set('paused', math.max(get('paused'), now + N[38]))
-  answer = { 1 }
-elseif op == 'park' then
+end
+local function purse(of)
+  if not money[of] then read({ of }) end
+  return money[of]
+end
+local ceilings
+local function ceiling(which, brought)
+  if not ceilings then
+    local set = redis.call('HMGET', KEYS[5], 'ceiling:d', 'ceiling:t')
+    ceilings = { false, tonumber(set[1]), tonumber(set[2]) }
+  end
+  return ceilings[which] or (brought >= 0 and brought) or nil
+end
+local function book(call, field, by)
+  if by == 0 then return end
+  for _, of in ipairs({ 't', 'r:' .. call.run, 'd:' .. call.day }) do
+    local purse = purse(of)
+    purse[field] = math.max(0, purse[field] + by)
+    touched[of] = purse
+  end
+end
+local held
+local function in_flight(by)
+  held = held or tonumber(redis.call('HGET', KEYS[2], account)) or 0
+  if by then held = held + by end
+  return held
+end
+local function close(call, spent, unconfirmed, sent)
+  book(call, 'reserved', -call.bound)
+  book(call, 'spent', spent)
+  if unconfirmed then book(call, 'unconfirmed', spent) end
+  book(call, 'calls', sent)
+  if call.place and call.account == account then
+    in_flight(-1)
+  elseif call.place then
+    redis.call('HINCRBY', KEYS[2], call.account, -1)
+  end
+  calls[call.id], opened[call.id], closed[#closed + 1] = nil, nil, call.id
+end
+-- The holder of an expired lease is dead: its slot is free, and its call counts at its worst case. One that is just being
+-- told of is alive.
+local function reap()
+  for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', whole(now), 'LIMIT', 0, 50)) do
+    if not calls[dead] then
+      local raw = redis.call('HGET', KEYS[3], dead)
+      local call = raw and cmsgpack.unpack(raw)
+      if call then close(call, call.bound, true, 1) else redis.call('ZREM', KEYS[4], dead) end
+    end
+  end
+end
+
+-- Each step: its name, an id, and what it takes.
+local take = {}
+-- The run; tokens, bound, lease; the ceilings of the run, of a day and of all (-1: none).
+function take.reserve(id, run, tokens, bound, lease, of_run, of_day, of_all)
+  local known = calls[id]
+  if known then return { 1, known.at, now } end
+  local day = whole(today)
+  local scopes = { 'r:' .. run, 'd:' .. day, 't' }
+  if not money[scopes[1]] then read(scopes) end
+  for which, brought in ipairs({ of_run, of_day, of_all }) do
+    local ceiling = ceiling(which, brought)
+    if ceiling then
+      local purse = purse(scopes[which])
+      if purse.spent + purse.reserved + bound > ceiling then
+        if purse.spent + bound <= ceiling then return { 4 } end
+        return { 5, which, whole(purse.spent), whole((today + 1) * DAY_LENGTH - now) }
+      end
+    end
+  end
+  if places > 0 and in_flight() >= places then return { 3 } end
+  local at, later, why = appoint(tokens)
+  if not at then return { 2, later, now, why } end
+  local call = { id = id, account = account, run = run, day = day, tokens = tokens, bound = bound, at = at }
+  book(call, 'reserved', bound)
+  -- Places are counted where there is a limit to them.
+  if places > 0 then
+    call.place = true
+    in_flight(1)
+  end
+  calls[id], opened[id] = call, math.max(at, now) + lease
+  return { 1, at, now }
+end
+function take.settle(id, tokens, spent, unconfirmed)
+  local call = calls[id]
+  if not call then return { 0 } end
+  settle(call.at, call.tokens, tokens)
+  close(call, spent, unconfirmed, 1)
+  return { 1 }
+end
+function take.back(id)
+  local call = calls[id]
+  if not call then return { 0 } end
+  give_back(call.at, call.tokens)
+  close(call, 0, false, 0)
+  return { 1 }
+end
+function take.pause(_, long)
+  set('paused', math.max(get('paused'), now + long))
+  return { 1 }
+end
+function take.park()
   local _, last = day_of(now)
   set('parked', math.max(get('parked'), last + guard))
-  answer = { 1 }
-elseif op == 'away' then
-  local at = away()
-  answer = { 1, at or now, now }
+  return { 1 }
 end
+function take.away() return { 1, away() or now, now } end
+
+reap()
+local answers = {}
+for i, step in ipairs(steps) do answers[i] = take[step[1]](unpack(step, 2)) end
 
 keep(minute)
 keep(short)
 keep(volume)
+-- A list that is long goes in pieces that the interpreter's stack holds.
+local function write(command, key, list)
+  for i = 1, #list, 200 do redis.call(command, key, unpack(list, i, math.min(i + 199, #list))) end
+end
 local fields = {}
 for field, value in pairs(changed) do
   fields[#fields + 1] = field
   fields[#fields + 1] = value
 end
-if #fields > 0 then redis.call('HSET', KEYS[1], unpack(fields)) end
-return answer
+write('HSET', KEYS[1], fields)
+local purses = {}
+for of, purse in pairs(touched) do
+  purses[#purses + 1] = of
+  purses[#purses + 1] = string.format('%d %d %d %d', purse.calls, purse.spent, purse.reserved, purse.unconfirmed)
+end
+write('HSET', KEYS[5], purses)
+if held then redis.call('HSET', KEYS[2], account, whole(held)) end
+write('HDEL', KEYS[3], closed)
+write('ZREM', KEYS[4], closed)
+local leases, packed = {}, {}
+for id, ends in pairs(opened) do
+  leases[#leases + 1] = whole(ends)
+  leases[#leases + 1] = id
+  packed[#packed + 1] = id
+  packed[#packed + 1] = cmsgpack.pack(calls[id])
+end
+write('ZADD', KEYS[4], leases)
+write('HSET', KEYS[3], packed)
+return answers

@@ -5,9 +5,10 @@
 //! own clock may be wrong. A reservation is a lease: a holder that dies gives back its place in the concurrency, and its call
 //! counts at its worst case, as unconfirmed.
 //!
-//! Callers of one process ask in the order they came, a few at a time; callers of several processes in the order in which
-//! the server hears them.
+//! Callers of one process ask in the order they came, gathered by a [clerk](clerk::Clerk) for each account; callers of several
+//! processes in the order in which the server hears them.
 
+mod clerk;
 pub mod step;
 
 use std::collections::HashMap;
@@ -16,10 +17,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use step::{Answer, Books, Call, Scope};
+use clerk::Clerk;
+use step::{Answer, Books, Ceilings, Scope, Step};
 
 use super::{AccountSpec, NoReservation, state_pause};
 use crate::fault::Halt;
@@ -30,74 +32,84 @@ use crate::quota::desk::Hall;
 use crate::quota::ledger::{End, Totals};
 use crate::quota::{Account, Why};
 use crate::retry::jitter;
-use crate::shared::unique;
+use crate::shared::{Redis, unique};
 use crate::state::StateError;
 
-/// Callers of one account that ask at once: enough to use a server that takes milliseconds to write.
-const ASK_AT_ONCE: usize = 16;
 /// The first pause between two looks whether a place in the concurrency, or money, has come free; it grows to 16 times that.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The accounts that one process calls with, for all its runs. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Clerks {
+    redis: Redis,
+    by_account: Arc<Mutex<HashMap<String, Arc<Clerk>>>>,
+    /// Begins the ids of this process's calls.
+    process: Arc<str>,
+    count: Arc<AtomicU64>,
+}
+
+impl Clerks {
+    /// Of a process that keeps its quota and money in `redis`.
+    pub fn new(redis: Redis) -> Self {
+        Self { redis, by_account: Arc::default(), process: unique().into(), count: Arc::default() }
+    }
+
+    fn of(&self, spec: &AccountSpec) -> Arc<Clerk> {
+        let mut clerks = lock(&self.by_account);
+        if let Some(clerk) = clerks.get(&spec.name) {
+            return Arc::clone(clerk);
+        }
+        let (redis, limits) = (self.redis.clone(), Account::new(spec.limits.clone()));
+        let books = Books::new(redis.clone());
+        let clerk = Arc::new(Clerk::new(redis, books, spec.name.clone(), limits, spec.concurrency.unwrap_or(0)));
+        clerks.insert(spec.name.clone(), Arc::clone(&clerk));
+        clerk
+    }
+
+    fn id(&self) -> String {
+        format!("{}:{}", self.process, self.count.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// What calls under way hold.
+const PLACES: &str = "quota";
+const BUDGET: &str = "budget";
+/// How long a job is sent away that would have kept its slot for money that others hold.
+const HELD: Duration = Duration::from_mins(10);
 
 /// One run's part of a fleet's quota and money.
 #[derive(Debug)]
 pub struct Shared {
-    books: Books,
-    run: String,
-    /// The run's ceiling, and that of all runs together.
-    ceilings: Mutex<(Option<Nano>, Option<Nano>)>,
+    clerks: Clerks,
+    run: Arc<str>,
+    ceilings: Ceilings,
     /// How long a call may take, with its appointment.
     lease: Duration,
-    desks: Mutex<HashMap<String, Arc<Desk>>>,
+    /// Since when calls of the run were told that what is left is reserved, and the cheapest of them.
+    held: Mutex<Option<(Instant, Nano)>>,
     seen: Mutex<Totals>,
-    /// Begins the ids of this gate's calls.
-    process: String,
-    count: AtomicU64,
-}
-
-/// One account as this process sees it.
-#[derive(Debug)]
-struct Desk {
-    name: String,
-    limits: Account,
-    concurrency: u32,
-    turn: Semaphore,
-}
-
-impl Desk {
-    /// Whether when a call leaves matters to anybody.
-    fn is_limited(&self) -> bool {
-        let limits = self.limits.limits();
-        limits.requests_per_minute.is_some() || limits.tokens_per_minute.is_some() || limits.requests_per_day.is_some()
-    }
 }
 
 /// The right to make one attempt.
 #[derive(Debug)]
 pub(super) struct Taken {
     id: String,
-    desk: Arc<Desk>,
+    clerk: Arc<Clerk>,
 }
 
 /// What became of asking one account once.
 enum Asked {
     Taken(Taken),
     Later(u64, Why),
+    /// Places, or money, are held by calls under way.
+    Busy(&'static str),
     Stopped,
 }
 
 impl Shared {
     /// The part of `run`; `lease` is the longest that one call takes.
-    pub fn new(books: Books, run: impl Into<String>, ceilings: (Option<Nano>, Option<Nano>), lease: Duration) -> Self {
-        Self {
-            books,
-            run: run.into(),
-            ceilings: Mutex::new(ceilings),
-            lease,
-            desks: Mutex::default(),
-            seen: Mutex::default(),
-            process: unique(),
-            count: AtomicU64::new(0),
-        }
+    pub fn new(clerks: Clerks, run: &str, ceilings: Ceilings, lease: Duration) -> Self {
+        Self { clerks, run: run.into(), ceilings, lease, held: Mutex::default(), seen: Mutex::default() }
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -114,21 +126,44 @@ impl Shared {
         longest: Duration,
         stop: &CancellationToken,
     ) -> Result<(usize, Taken), NoReservation> {
-        let mut busy = 0;
+        let mut rounds = 0;
         loop {
             hall.none_held(stop).await?;
             let mut earliest: Option<(u64, Why)> = None;
+            let mut busy = None;
             for (index, spec) in accounts.iter().enumerate() {
-                let desk = self.desk(spec);
-                if let Some(why) = desk.limits.refuses(tokens) {
+                let clerk = self.clerks.of(spec);
+                if let Some(why) = clerk.limits.refuses(tokens) {
                     return Err(NoReservation::Never(why));
                 }
-                match self.ask(hall, &desk, (tokens, bound), busy, stop).await? {
-                    Asked::Taken(taken) => return Ok((index, taken)),
+                match self.ask(hall, &clerk, (tokens, bound), stop).await? {
+                    Asked::Taken(taken) => {
+                        lock(&self.held).take_if(|(_, least)| bound >= *least);
+                        return Ok((index, taken));
+                    }
                     Asked::Later(at, why) if earliest.is_none_or(|(first, _)| at < first) => earliest = Some((at, why)),
                     Asked::Later(..) => {}
+                    Asked::Busy(reason) => busy = Some(reason),
                     Asked::Stopped => return Err(Halt::Stopped.into()),
                 }
+            }
+            if let Some(reason) = busy {
+                // Some money may be held by the dead, whose leases are long: nobody keeps a slot for that.
+                if reason == BUDGET {
+                    let since = {
+                        let mut held = lock(&self.held);
+                        let (since, least) = held.unwrap_or_else(|| (Instant::now(), bound));
+                        *held = Some((since, least.min(bound)));
+                        since
+                    };
+                    if hall.max_wait.is_some_and(|longest| since.elapsed() > longest) {
+                        return Err(held_by_others().into());
+                    }
+                }
+                let pause = LOOK_AGAIN * (1 << rounds.min(4));
+                hall.sleep_until(hall.clock.now() + micros(pause.mul_f64(0.5 + jitter())), stop).await?;
+                rounds += 1;
+                continue;
             }
             let Some((at, why)) = earliest else {
                 return Err(Halt::Setup("a call has no account to be made with".to_owned()).into());
@@ -137,7 +172,6 @@ impl Shared {
                 return Err(NoReservation::Away);
             }
             hall.wait(at, why, stop).await?;
-            busy += 1;
         }
     }
 
@@ -145,48 +179,41 @@ impl Shared {
     async fn ask(
         &self,
         hall: &Hall,
-        desk: &Arc<Desk>,
+        clerk: &Arc<Clerk>,
         (tokens, bound): (u64, Nano),
-        busy: u32,
         stop: &CancellationToken,
     ) -> Result<Asked, NoReservation> {
         loop {
-            let number = self.count.fetch_add(1, Ordering::Relaxed);
-            let id = format!("{}:{number}", self.process);
-            let ceilings = *lock(&self.ceilings);
-            let call =
-                Call { id: &id, run: &self.run, account: &desk.name, tokens, bound, lease: self.lease, ceilings };
-            let (asked, answer) = {
-                let turn = tokio::select! {
+            let (id, run, lease, ceilings) = (self.clerks.id(), Arc::clone(&self.run), self.lease, self.ceilings);
+            let step = Step::Reserve { id: id.clone(), run, tokens, bound, lease, ceilings };
+            // Asked under one id until there is an answer: a lost answer takes nothing twice.
+            let (said, asked) = loop {
+                let said = tokio::select! {
                     () = stop.cancelled() => return Ok(Asked::Stopped),
-                    turn = desk.turn.acquire() => turn,
+                    said = clerk.take(step.clone()) => said,
                 };
-                let asked = hall.clock.now();
-                // Asked under one id until there is an answer: a lost answer takes nothing twice.
-                let answer = loop {
-                    match self.books.reserve(&desk.limits, desk.concurrency, &call).await {
-                        Ok(answer) => break answer,
-                        Err(error) => state_pause(&error, stop).await?,
-                    }
-                };
-                drop(turn);
-                (asked, answer)
+                match said {
+                    Ok(said) => break said,
+                    Err(error) => state_pause(&error, stop).await?,
+                }
             };
             let now = hall.clock.now();
-            let at = match answer {
+            let at = match said.reserved() {
                 Answer::Go { delay } => now + micros(delay),
                 Answer::Later { delay, why } => return Ok(Asked::Later(now + micros(delay), why)),
-                Answer::Busy => {
-                    let pause = LOOK_AGAIN * (1 << busy.min(4));
-                    return Ok(Asked::Later(now + micros(pause.mul_f64(0.5 + jitter())), Why::Horizon));
+                Answer::Busy => return Ok(Asked::Busy(PLACES)),
+                Answer::Reserved => return Ok(Asked::Busy(BUDGET)),
+                Answer::Spent { scope: Scope::Day(rest), .. } => {
+                    return Ok(Asked::Later(now + micros(rest), Why::DayBudget));
                 }
                 Answer::Spent { scope, spent } => return Err(Halt::Budget(self.too_little(scope, spent, bound)).into()),
             };
-            let taken = Taken { id, desk: Arc::clone(desk) };
+            let taken = Taken { id, clerk: Arc::clone(clerk) };
             // The delay counts from when the server answered. An answer that was long on its way may be late already.
-            let late = desk.is_limited() && now > asked + desk.limits.tolerance();
+            let tolerance = clerk.limits.tolerance();
+            let late = is_limited(&clerk.limits) && micros(asked.elapsed()) > tolerance;
             let stopped = !late && hall.sleep_until(at, stop).await.is_err();
-            let late = late || hall.clock.now() > at + desk.limits.tolerance();
+            let late = late || hall.clock.now() > at + tolerance;
             if !stopped && !late && *hall.held.borrow() == 0 {
                 return Ok(Asked::Taken(taken));
             }
@@ -199,27 +226,34 @@ impl Shared {
     }
 
     pub(super) async fn settle(&self, taken: Taken, tokens: u64, cost: Nano, end: End, stop: &CancellationToken) {
-        {
-            let mut seen = lock(&self.seen);
-            seen.calls += 1;
-            seen.spent = seen.spent.saturating_add(cost);
-            if end == End::Unconfirmed {
-                seen.unconfirmed = seen.unconfirmed.saturating_add(cost);
-            }
-        }
-        while let Err(error) =
-            self.books.settle(&taken.desk.limits, &taken.desk.name, &taken.id, tokens, cost, end).await
-        {
+        while let Err(error) = self.settle_once(&taken, tokens, cost, end).await {
             if state_pause(&error, stop).await.is_err() {
                 // The lease ends, and the call counts at its worst case: the ceiling holds.
                 tracing::warn!(%error, "a call could not be settled and counts at its worst case");
+                self.see(cost, end);
                 return;
             }
         }
     }
 
+    /// See [`super::Gate::settle_beside`].
+    pub(super) async fn settle_once(&self, taken: &Taken, tokens: u64, cost: Nano, end: End) -> Result<(), StateError> {
+        taken.clerk.take(Step::Settle { id: taken.id.clone(), tokens, cost, end }).await?;
+        self.see(cost, end);
+        Ok(())
+    }
+
+    fn see(&self, cost: Nano, end: End) {
+        let mut seen = lock(&self.seen);
+        seen.calls += 1;
+        seen.spent = seen.spent.saturating_add(cost);
+        if end == End::Unconfirmed {
+            seen.unconfirmed = seen.unconfirmed.saturating_add(cost);
+        }
+    }
+
     pub(super) async fn give_back(&self, taken: Taken, stop: &CancellationToken) {
-        while let Err(error) = self.books.give_back(&taken.desk.limits, &taken.desk.name, &taken.id).await {
+        while let Err(error) = taken.clerk.take(Step::Back { id: taken.id.clone() }).await {
             if state_pause(&error, stop).await.is_err() {
                 tracing::warn!(%error, "a call that was not sent could not be taken back and counts at its worst case");
                 return;
@@ -228,35 +262,28 @@ impl Shared {
     }
 
     pub(super) async fn pause(&self, spec: &AccountSpec, pause: Duration) {
-        let desk = self.desk(spec);
-        told(self.books.pause(&desk.limits, &desk.name, pause).await);
+        told(self.clerks.of(spec).take(Step::Pause(pause)).await);
     }
 
     pub(super) async fn park(&self, spec: &AccountSpec, hint: Option<Duration>) {
-        let desk = self.desk(spec);
-        let outcome = match hint {
-            // The provider knows its own day best.
-            Some(hint) => self.books.pause(&desk.limits, &desk.name, hint).await,
-            None => self.books.park(&desk.limits, &desk.name).await,
-        };
-        told(outcome);
+        // The provider knows its own day best.
+        let step = hint.map_or(Step::Park, Step::Pause);
+        told(self.clerks.of(spec).take(step).await);
     }
 
     pub(super) async fn absence(&self, spec: &AccountSpec, stop: &CancellationToken) -> Result<Duration, Halt> {
-        let desk = self.desk(spec);
         loop {
-            match self.books.absence(&desk.limits, &desk.name).await {
-                Ok(absence) => return Ok(absence),
+            match self.clerks.of(spec).take(Step::Away).await {
+                Ok((said, _)) => return Ok(said.absence()),
                 Err(error) => state_pause(&error, stop).await?,
             }
         }
     }
 
     fn too_little(&self, scope: Scope, spent: Nano, bound: Nano) -> String {
-        let ceilings = lock(&self.ceilings);
         let (whose, ceiling, out) = match scope {
-            Scope::Run => (format!("of run {:?}", self.run), ceilings.0, "--budget-usd of aurelia-producer"),
-            Scope::All => ("of all runs together".to_owned(), ceilings.1, "budget.total_usd"),
+            Scope::Run => (format!("of run {:?}", self.run), self.ceilings.run, "--budget-usd of aurelia-producer"),
+            _ => ("of all runs together".to_owned(), self.ceilings.all, "budget.total_usd"),
         };
         let ceiling = ceiling.unwrap_or_default();
         format!(
@@ -265,23 +292,23 @@ impl Shared {
             spent.saturating_add(bound)
         )
     }
+}
 
-    fn desk(&self, spec: &AccountSpec) -> Arc<Desk> {
-        let mut desks = lock(&self.desks);
-        let desk = desks.entry(spec.name.clone()).or_insert_with(|| {
-            Arc::new(Desk {
-                name: spec.name.clone(),
-                limits: Account::new(spec.limits.clone()),
-                concurrency: spec.concurrency.unwrap_or(0),
-                turn: Semaphore::new(ASK_AT_ONCE),
-            })
-        });
-        Arc::clone(desk)
-    }
+/// What is left is reserved for calls under way, of which some may be dead.
+fn held_by_others() -> Halt {
+    let until = jiff::Timestamp::now().saturating_add(HELD).unwrap_or(jiff::Timestamp::MAX);
+    let why = "all money that is left is reserved for calls under way".to_owned();
+    Halt::Wait { reason: BUDGET, until, why }
+}
+
+/// Whether when a call leaves matters to anybody.
+fn is_limited(account: &Account) -> bool {
+    let limits = account.limits();
+    limits.requests_per_minute.is_some() || limits.tokens_per_minute.is_some() || limits.requests_per_day.is_some()
 }
 
 /// What cannot be told to the fleet is found out again by the next one who asks the provider.
-fn told(told: Result<(), StateError>) {
+fn told(told: Result<clerk::Heard, StateError>) {
     if let Err(error) = told {
         tracing::warn!(%error, "the fleet could not be told that an account is away");
     }

@@ -1,17 +1,23 @@
-//! The script with its arguments and answers.
+//! The script with its arguments and answers: many steps of one account, taken together.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use redis::Value;
+use serde_json::json;
 
 use crate::price::Nano;
 use crate::quota::clock::{self, micros};
 use crate::quota::ledger::{End, Totals};
 use crate::quota::{Account, HORIZON, LONGEST_ABSENCE, Why, day};
-use crate::shared::script::Step;
 use crate::shared::{Redis, Script};
 use crate::state::StateError;
+
+/// Where ceilings are that were set for the whole fleet.
+const PER_DAY: &str = "ceiling:d";
+const IN_ALL: &str = "ceiling:t";
+/// A day of UTC, in microseconds.
+const DAY: u64 = 86_400_000_000;
 
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../shared.lua")));
 
@@ -23,23 +29,39 @@ pub struct Books {
     clock: Option<u64>,
 }
 
-/// A call that is to be made.
+/// Most money.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ceilings {
+    /// Of the run.
+    pub run: Option<Nano>,
+    /// Of all runs together on one day, from midnight to midnight UTC.
+    pub day: Option<Nano>,
+    /// Of all runs together.
+    pub all: Option<Nano>,
+}
+
+/// Whose money it is.
 #[derive(Debug, Clone, Copy)]
-pub struct Call<'a> {
-    /// Its id: asked under one id twice, it is reserved once.
-    pub id: &'a str,
-    /// Whose money it is.
-    pub run: &'a str,
-    /// Whose limits.
-    pub account: &'a str,
-    /// Tokens to reserve.
-    pub tokens: u64,
-    /// Money to reserve.
-    pub bound: Nano,
-    /// The longest it may take, with its appointment.
-    pub lease: Duration,
-    /// The run's ceiling, and that of all.
-    pub ceilings: (Option<Nano>, Option<Nano>),
+pub enum Of<'a> {
+    /// A run's.
+    Run(&'a str),
+    /// That of this day.
+    Day,
+    /// That of all runs and days.
+    All,
+}
+
+/// Money as the books have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Money {
+    /// Calls that were sent and have an end.
+    pub calls: u64,
+    /// What they cost, the unconfirmed at their worst case.
+    pub spent: Nano,
+    /// The worst case of calls under way.
+    pub reserved: Nano,
+    /// Of `spent`: calls whose end was not seen.
+    pub unconfirmed: Nano,
 }
 
 /// Whose ceiling it is.
@@ -47,8 +69,67 @@ pub struct Call<'a> {
 pub enum Scope {
     /// The run's.
     Run,
+    /// That of a day, which ends after this.
+    Day(Duration),
     /// That of all runs together.
     All,
+}
+
+/// One step.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Reserves money, a place in the concurrency and an appointment, all or none; told in [`Said::reserved`].
+    Reserve {
+        /// Asked under one id twice, it is reserved once.
+        id: String,
+        /// Whose money it is.
+        run: Arc<str>,
+        /// Tokens to reserve.
+        tokens: u64,
+        /// Money to reserve.
+        bound: Nano,
+        /// The longest it may take, with its appointment.
+        lease: Duration,
+        /// What may not be passed.
+        ceilings: Ceilings,
+    },
+    /// The end of a call that was sent. Told twice, it counts once.
+    Settle {
+        /// Its id.
+        id: String,
+        /// Tokens it took.
+        tokens: u64,
+        /// What it cost.
+        cost: Nano,
+        /// Whether that is known.
+        end: End,
+    },
+    /// A reservation with which nothing was sent.
+    Back {
+        /// Its id.
+        id: String,
+    },
+    /// Nothing is sent for so long.
+    Pause(Duration),
+    /// Nothing more is sent on this day.
+    Park,
+    /// How long the account is away from now on: [`Said::absence`].
+    Away,
+}
+
+/// What the script says of one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said(Vec<u64>);
+
+/// An account as the script is told of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Its name.
+    pub account: &'a str,
+    /// Its limits.
+    pub limits: &'a Account,
+    /// Calls in flight at once; 0: any number.
+    pub concurrency: u32,
 }
 
 /// What a call is told. Only `Go` reserves anything.
@@ -66,8 +147,10 @@ pub enum Answer {
         /// What stands in the way.
         why: Why,
     },
-    /// All places of the concurrency, or all money, are reserved; some may come back soon.
+    /// All places of the concurrency are taken; some may come back soon.
     Busy,
+    /// What is not spent is reserved for calls under way; some may come back soon.
+    Reserved,
     /// What is spent leaves too little for this call.
     Spent {
         /// Whose ceiling it is.
@@ -90,106 +173,123 @@ impl Books {
 
     /// What a run has cost: calls with an end, and the worst case of those without.
     pub async fn totals(&self, run: &str) -> Result<Totals, StateError> {
-        let field = |name: &str| format!("{name}:r:{run}");
+        let Money { calls, spent, reserved, unconfirmed } = self.money(Of::Run(run)).await?;
+        Ok(Totals { calls, spent: spent.saturating_add(reserved), unconfirmed })
+    }
+
+    /// The money of a run, of this day or of all.
+    pub async fn money(&self, of: Of<'_>) -> Result<Money, StateError> {
+        let of = match of {
+            Of::Run(run) => format!("r:{run}"),
+            Of::Day => format!("d:{}", self.clock.unwrap_or_else(clock::now) / DAY),
+            Of::All => "t".to_owned(),
+        };
+        let text: Option<String> = self.redis.command(redis::cmd("HGET").arg(self.key("money")).arg(of)).await?;
+        let text = text.unwrap_or_default();
+        let mut numbers = text.split(' ').map(|number| number.parse().unwrap_or(0));
+        let mut next = || numbers.next().unwrap_or(0);
+        let (calls, [spent, reserved, unconfirmed]) = (next(), [next(), next(), next()].map(Nano));
+        Ok(Money { calls, spent, reserved, unconfirmed })
+    }
+
+    /// The ceilings over a day and over all that were set for the whole fleet; they win over each worker's configuration.
+    pub async fn set_ceilings(&self) -> Result<(Option<Nano>, Option<Nano>), StateError> {
         let mut get = redis::cmd("HMGET");
-        get.arg(self.key("money"));
-        for name in ["calls", "spent", "reserved", "unconfirmed"] {
-            get.arg(field(name));
+        get.arg(self.key("money")).arg(PER_DAY).arg(IN_ALL);
+        let [day, all]: [Option<u64>; 2] = self.redis.command(&get).await?;
+        Ok((day.map(Nano), all.map(Nano)))
+    }
+
+    /// Sets the ceiling over each day, for the whole fleet and at once; none: what each worker's configuration says.
+    pub async fn set_per_day(&self, ceiling: Option<Nano>) -> Result<(), StateError> {
+        self.set_ceiling(PER_DAY, ceiling).await
+    }
+
+    /// Sets the ceiling over all runs together, in the same way.
+    pub async fn set_total(&self, ceiling: Option<Nano>) -> Result<(), StateError> {
+        self.set_ceiling(IN_ALL, ceiling).await
+    }
+
+    async fn set_ceiling(&self, field: &str, ceiling: Option<Nano>) -> Result<(), StateError> {
+        let mut set = redis::cmd(if ceiling.is_some() { "HSET" } else { "HDEL" });
+        set.arg(self.key("money")).arg(field);
+        if let Some(ceiling) = ceiling {
+            set.arg(ceiling.0);
         }
-        let [calls, spent, reserved, unconfirmed]: [Option<u64>; 4] = self.redis.command(&get).await?;
-        let [spent, reserved, unconfirmed] = [spent, reserved, unconfirmed].map(|n| Nano(n.unwrap_or(0)));
-        Ok(Totals { calls: calls.unwrap_or(0), spent: spent.saturating_add(reserved), unconfirmed })
+        self.redis.command::<u64>(&set).await.map(|_| ())
     }
 
-    /// Reserves money, a place in the concurrency and an appointment, all or none.
-    pub async fn reserve(&self, limits: &Account, concurrency: u32, call: &Call<'_>) -> Result<Answer, StateError> {
-        let ceiling = |ceiling: Option<Nano>| ceiling.map_or_else(String::new, |ceiling| ceiling.0.to_string());
-        let account = self.key(&format!("account:{}", call.account));
-        let step = self.step(&account, "reserve", call.id, call.run, call.account);
-        let step = step.arg(call.tokens).arg(call.bound.0).arg(micros(call.lease));
-        let step =
-            self.limits(step, limits).arg(concurrency).arg(ceiling(call.ceilings.0)).arg(ceiling(call.ceilings.1));
-        let answer: Vec<Value> = self.redis.run(&step).await?;
-        let number = |index: usize| answer.get(index).and_then(whole).unwrap_or(0);
-        let delay = Duration::from_micros(number(1).saturating_sub(number(2)));
-        Ok(match number(0) {
-            1 => Answer::Go { delay },
-            2 => Answer::Later { delay, why: why(number(3)) },
-            3 | 4 => Answer::Busy,
-            _ => {
-                let scope = if number(1) == 1 { Scope::Run } else { Scope::All };
-                Answer::Spent { scope, spent: Nano(number(2)) }
-            }
-        })
-    }
-
-    /// The end of a call that was sent. Told twice, it counts once.
-    pub async fn settle(
-        &self,
-        limits: &Account,
-        account: &str,
-        id: &str,
-        tokens: u64,
-        cost: Nano,
-        end: End,
-    ) -> Result<(), StateError> {
-        let unconfirmed = u8::from(end == End::Unconfirmed);
-        self.tell(limits, account, "settle", id, (tokens, cost.0, unconfirmed)).await.map(|_| ())
-    }
-
-    /// A reservation with which nothing was sent.
-    pub async fn give_back(&self, limits: &Account, account: &str, id: &str) -> Result<(), StateError> {
-        self.tell(limits, account, "back", id, (0, 0, 0)).await.map(|_| ())
-    }
-
-    /// Nothing is sent for so long.
-    pub async fn pause(&self, limits: &Account, account: &str, pause: Duration) -> Result<(), StateError> {
-        self.tell(limits, account, "pause", "", (micros(pause), 0, 0)).await.map(|_| ())
-    }
-
-    /// Nothing more is sent on this day.
-    pub async fn park(&self, limits: &Account, account: &str) -> Result<(), StateError> {
-        self.tell(limits, account, "park", "", (0, 0, 0)).await.map(|_| ())
-    }
-
-    /// How long an account is away from now on.
-    pub async fn absence(&self, limits: &Account, account: &str) -> Result<Duration, StateError> {
-        let answer = self.tell(limits, account, "away", "", (0, 0, 0)).await?;
-        let number = |index: usize| answer.get(index).and_then(whole).unwrap_or(0);
-        Ok(Duration::from_micros(number(1).saturating_sub(number(2))))
-    }
-
-    async fn tell(
-        &self,
-        limits: &Account,
-        account: &str,
-        operation: &str,
-        id: &str,
-        rest: (u64, u64, u8),
-    ) -> Result<Vec<Value>, StateError> {
-        let key = self.key(&format!("account:{account}"));
-        let step = self.step(&key, operation, id, "", account).arg(0).arg(0).arg(0);
-        let step = self.limits(step, limits).arg(0).arg("").arg("");
-        self.redis.run(&step.arg(rest.0).arg(rest.1).arg(rest.2)).await
-    }
-
-    fn step(&self, key: &str, operation: &str, id: &str, run: &str, account: &str) -> Step<'static> {
-        let clock = self.clock.map_or_else(String::new, |now| now.to_string());
-        let step = SCRIPT.on(key).key(&self.key("in-flight")).key(&self.key("open")).key(&self.key("leases"));
-        step.key(&self.key("money")).arg(operation).arg(clock).arg(id).arg(run).arg(account)
-    }
-
-    /// The arguments from the ninth to the thirty-fourth.
-    fn limits<'a>(&self, step: Step<'a>, limits: &Account) -> Step<'a> {
+    /// Takes steps in their order, all in one.
+    pub async fn take(&self, place: Place<'_>, steps: &[&Step]) -> Result<Vec<Said>, StateError> {
         let now = self.clock.unwrap_or_else(clock::now);
-        let midnights = day::midnights(&limits.limits().day_resets, now);
-        let step = step.arg(HORIZON).arg(LONGEST_ABSENCE);
-        let step = limits.parameters().iter().fold(step, |step, number| step.arg(*number));
-        midnights.iter().fold(step, |step, midnight| step.arg(*midnight)).arg(day::GUARD)
+        let mut numbers = vec![HORIZON, LONGEST_ABSENCE];
+        numbers.extend(place.limits.parameters());
+        numbers.extend(day::midnights(&place.limits.limits().day_resets, now));
+        numbers.extend([day::GUARD, u64::from(place.concurrency)]);
+        let steps: Vec<_> = steps.iter().map(|step| step.json()).collect();
+        let mut asked = json!({"a": place.account, "n": numbers, "s": steps});
+        if let Some(clock) = self.clock {
+            asked["c"] = clock.into();
+        }
+        let account = self.key(&format!("account:{}", place.account));
+        let script = SCRIPT.on(&account).key(&self.key("in-flight")).key(&self.key("open")).key(&self.key("leases"));
+        let script = script.key(&self.key("money")).arg(asked.to_string());
+        let answers: Vec<Vec<Value>> = self.redis.run(&script).await?;
+        let numbers = |answer: Vec<Value>| answer.iter().map(|value| whole(value).unwrap_or(0)).collect();
+        Ok(answers.into_iter().map(|answer| Said(numbers(answer))).collect())
     }
 
     fn key(&self, name: &str) -> String {
         self.redis.key("quota", name)
+    }
+}
+
+impl Step {
+    /// As the script reads it.
+    fn json(&self) -> serde_json::Value {
+        let ceiling =
+            |ceiling: Option<Nano>| ceiling.map_or(-1, |ceiling| i64::try_from(ceiling.0).unwrap_or(i64::MAX));
+        match self {
+            Self::Reserve { id, run, tokens, bound, lease, ceilings } => {
+                let [of_run, of_day, of_all] = [ceilings.run, ceilings.day, ceilings.all].map(ceiling);
+                json!(["reserve", id, run, tokens, bound, micros(*lease), of_run, of_day, of_all])
+            }
+            Self::Settle { id, tokens, cost, end } => json!(["settle", id, tokens, cost, *end == End::Unconfirmed]),
+            Self::Back { id } => json!(["back", id]),
+            Self::Pause(pause) => json!(["pause", "", micros(*pause)]),
+            Self::Park => json!(["park", ""]),
+            Self::Away => json!(["away", ""]),
+        }
+    }
+}
+
+impl Said {
+    /// What a reservation is told.
+    pub fn reserved(&self) -> Answer {
+        let delay = Duration::from_micros(self.number(1).saturating_sub(self.number(2)));
+        match self.number(0) {
+            1 => Answer::Go { delay },
+            2 => Answer::Later { delay, why: why(self.number(3)) },
+            3 => Answer::Busy,
+            4 => Answer::Reserved,
+            _ => {
+                let scope = match self.number(1) {
+                    1 => Scope::Run,
+                    2 => Scope::Day(Duration::from_micros(self.number(3))),
+                    _ => Scope::All,
+                };
+                Answer::Spent { scope, spent: Nano(self.number(2)) }
+            }
+        }
+    }
+
+    /// How long the account is away.
+    pub fn absence(&self) -> Duration {
+        Duration::from_micros(self.number(1).saturating_sub(self.number(2)))
+    }
+
+    fn number(&self, index: usize) -> u64 {
+        self.0.get(index).copied().unwrap_or(0)
     }
 }
 
