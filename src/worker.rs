@@ -1,7 +1,7 @@
 //! `aurelia-worker`: stateless; takes jobs from the queues of all active runs, and publishes records.
 //!
 //! ```text
-//! slot -> board (which run is next) -> one message -> delivery (a job's way) -> ends (what becomes of it) -> slot
+//! slots -> board (which run is next) -> as many messages -> delivery (a job's way) -> ends (what becomes of it) -> slot
 //! ```
 //!
 //! A slot first, then a message: nothing is taken that cannot start. While the shared state does not answer, no run is known
@@ -19,6 +19,7 @@ mod runs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -29,7 +30,8 @@ use crate::cli::Failure;
 use crate::context::fleet::Common;
 use crate::fleet::Fleet;
 use crate::health::{self, Health};
-use crate::queue::{Intake, QueueError, QueueErrorKind, declare};
+use crate::price::Nano;
+use crate::queue::{Delivery, Intake, QueueError, QueueErrorKind, declare};
 use board::Next;
 use delivery::Desk;
 use faults::{Faults, joined};
@@ -81,12 +83,11 @@ pub async fn work(fleet: Fleet, cache: std::path::PathBuf, concurrency: usize) -
                 }
             }
         };
-        let Some((permit, delivery)) = taken else { break };
-        let desk = Arc::clone(&desk);
-        running.spawn(async move {
-            desk.serve(delivery).await;
-            drop(permit);
-        });
+        let Some(taken) = taken else { break };
+        for taken in taken {
+            let desk = Arc::clone(&desk);
+            running.spawn(async move { desk.serve(taken).await });
+        }
     }
     drain.cancel();
     let all = async {
@@ -106,47 +107,82 @@ pub async fn work(fleet: Fleet, cache: std::path::PathBuf, concurrency: usize) -
     faults.verdict()
 }
 
-/// Takes one message for one slot.
+/// A job and the slot that it was taken for.
+struct Taken {
+    delivery: Delivery,
+    /// The most money for its run.
+    ceiling: Option<Nano>,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// Takes messages for free slots.
 struct Taker {
     runs: Runs,
     intake: Intake,
 }
 
 impl Taker {
-    /// The next delivery with its slot; waits as long as it takes. Cancel safe: what was taken and not handed out goes back.
-    async fn next(
-        &mut self,
-        slots: &Arc<Semaphore>,
-    ) -> Result<(OwnedSemaphorePermit, crate::queue::Delivery), QueueError> {
-        let permit = Arc::clone(slots).acquire_owned().await.map_err(|_| QueueError::stopped())?;
+    /// The next deliveries, one at least, each with its slot; waits as long as it takes. Cancel safe: what was taken and not
+    /// handed out goes back.
+    async fn next(&mut self, slots: &Arc<Semaphore>) -> Result<Vec<Taken>, QueueError> {
+        let first = Arc::clone(slots).acquire_owned().await.map_err(|_| QueueError::stopped())?;
+        let mut free = vec![first];
         loop {
             self.runs.refresh().await;
-            let run = match self.runs.board.next(Instant::now()) {
-                Next::Run(run) => run,
+            let (run, at_once) = match self.runs.board.next(Instant::now()) {
+                Next::Run(run, at_once) => (run, at_once),
                 Next::At(at) => {
                     sleep_until(at.min(self.runs.due())).await;
                     continue;
                 }
             };
-            match self.intake.take(&run).await {
+            free.truncate(at_once);
+            while free.len() < at_once
+                && let Ok(slot) = Arc::clone(slots).try_acquire_owned()
+            {
+                free.push(slot);
+            }
+            let answers = join_all(free.iter().map(|_| self.intake.take(&run))).await;
+            let taken = self.sort(&run, answers, &mut free)?;
+            if !taken.is_empty() {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// What the answers of a run's queue mean for its next turn, and what was taken, each with one of the slots.
+    fn sort(
+        &mut self,
+        run: &str,
+        answers: Vec<Result<Option<Delivery>, QueueError>>,
+        free: &mut Vec<OwnedSemaphorePermit>,
+    ) -> Result<Vec<Taken>, QueueError> {
+        let (mut taken, mut empty) = (Vec::new(), false);
+        for answer in answers {
+            match answer {
                 Ok(Some(delivery)) => {
-                    self.runs.board.took(&run);
-                    return Ok((permit, delivery));
+                    self.runs.board.took(run);
+                    let ceiling = self.runs.ceiling(run);
+                    taken.extend(free.pop().map(|slot| Taken { delivery, ceiling, _slot: slot }));
                 }
-                Ok(None) => self.runs.board.empty(&run, Instant::now(), crate::retry::jitter()),
+                Ok(None) => empty = true,
                 Err(error) if error.kind == QueueErrorKind::Unavailable => {
                     tracing::debug!(%error, run, "no job could be taken");
-                    self.runs.board.empty(&run, Instant::now(), crate::retry::jitter());
+                    empty = true;
                 }
                 Err(error) if error.kind == QueueErrorKind::Stopped => return Err(error),
                 Err(error) => {
                     // No queue: its producer makes it again, and what was in it (ARCHITECTURE.md, "A queue that is lost").
                     // No rights, or no name for a queue: the other runs go on.
                     tracing::warn!(%error, run, "no job can be taken from a run; if its queue is gone, run its producer again");
-                    self.runs.board.missing(&run, Instant::now());
+                    self.runs.board.missing(run, Instant::now());
                 }
             }
         }
+        if empty {
+            self.runs.board.empty(run, Instant::now(), crate::retry::jitter());
+        }
+        Ok(taken)
     }
 }
 

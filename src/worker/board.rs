@@ -13,6 +13,8 @@ use crate::shared::runs::Lane;
 
 /// The first and the longest pause before an empty queue is asked again.
 const EMPTY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Most jobs that are asked for at once. A queue that gave what it was asked for is asked for twice as many.
+const AT_ONCE: usize = 16;
 /// Before a queue that is not there is asked again.
 const MISSING: Duration = Duration::from_secs(5);
 
@@ -29,13 +31,14 @@ struct Place {
     /// Not asked before this.
     due: Option<Instant>,
     pause: Duration,
+    at_once: usize,
 }
 
 /// What to do with a free slot.
 #[derive(Debug, PartialEq)]
 pub(super) enum Next {
-    /// Take from this run.
-    Run(String),
+    /// Take from this run, so many at most.
+    Run(String, usize),
     /// Nothing is due before this.
     At(Instant),
 }
@@ -47,7 +50,7 @@ impl Board {
         let mut fresh = BTreeMap::new();
         for (name, lane) in runs {
             let known = self.runs.remove(name);
-            let new = Place { weight: 1.0, pass: front, due: None, pause: EMPTY.0 };
+            let new = Place { weight: 1.0, pass: front, due: None, pause: EMPTY.0, at_once: 1 };
             fresh.insert(name.to_owned(), Place { weight: weight(lane), ..known.unwrap_or(new) });
         }
         self.runs = fresh;
@@ -56,8 +59,8 @@ impl Board {
     /// Whose turn it is.
     pub(super) fn next(&self, now: Instant) -> Next {
         let due = self.runs.iter().filter(|(_, place)| place.due.is_none_or(|due| due <= now));
-        if let Some((name, _)) = due.min_by(|(_, a), (_, b)| a.pass.total_cmp(&b.pass)) {
-            return Next::Run(name.clone());
+        if let Some((name, place)) = due.min_by(|(_, a), (_, b)| a.pass.total_cmp(&b.pass)) {
+            return Next::Run(name.clone(), place.at_once);
         }
         let first = self.runs.values().filter_map(|place| place.due).min();
         Next::At(first.unwrap_or(now + EMPTY.1))
@@ -71,6 +74,7 @@ impl Board {
                 place.pass = place.pass.max(front);
             }
             place.pause = EMPTY.0;
+            place.at_once = (place.at_once * 2).min(AT_ONCE);
             place.pass += 1.0 / place.weight;
         }
     }
@@ -80,6 +84,7 @@ impl Board {
         if let Some(place) = self.runs.get_mut(run) {
             place.due = Some(now + place.pause.mul_f64(0.5 + jitter / 2.0));
             place.pause = (place.pause * 2).min(EMPTY.1);
+            place.at_once = 1;
         }
     }
 
@@ -114,7 +119,7 @@ mod tests {
         let now = Instant::now();
         let mut taken = BTreeMap::new();
         for _ in 0..count {
-            while let Next::Run(run) = board.next(now) {
+            while let Next::Run(run, _) = board.next(now) {
                 if has(&run) {
                     board.took(&run);
                     *taken.entry(run).or_insert(0) += 1;
@@ -142,12 +147,26 @@ mod tests {
         let mut board = Board::default();
         board.active([("h", Lane::High), ("n", Lane::Normal)].into_iter());
         assert_eq!(takes(&mut board, 50, |run| run == "n"), [("n".to_owned(), 50)].into());
-        assert!(matches!(board.next(Instant::now()), Next::Run(run) if run == "n"), "h is not due");
+        assert!(matches!(board.next(Instant::now()), Next::Run(run, _) if run == "n"), "h is not due");
         let later = Instant::now() + Duration::from_secs(2);
-        assert_eq!(board.next(later), Next::Run("h".to_owned()));
+        assert_eq!(board.next(later), Next::Run("h".to_owned(), 1), "empty so far, it is asked for one");
         board.took("h");
         let taken = takes(&mut board, 90, |_| true);
         assert!((59..=61).contains(&taken["h"]), "{taken:?}");
+    }
+
+    #[tokio::test]
+    async fn a_run_that_gives_what_it_is_asked_for_is_asked_for_more() {
+        let mut board = Board::default();
+        board.active([("a", Lane::Normal)].into_iter());
+        let asked = |board: &Board| match board.next(Instant::now() + Duration::from_secs(2)) {
+            Next::Run(_, at_once) => at_once,
+            Next::At(_) => 0,
+        };
+        let grown: Vec<usize> = (0..6).map(|_| (asked(&board), board.took("a")).0).collect();
+        assert_eq!(grown, [1, 2, 4, 8, 16, 16]);
+        board.empty("a", Instant::now(), 1.0);
+        assert_eq!(asked(&board), 1);
     }
 
     #[tokio::test]

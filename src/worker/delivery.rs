@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::Taken;
 use super::faults::Faults;
 use super::pipelines::{NoPipeline, Pipelines};
 use crate::fault::Halt;
@@ -24,6 +25,7 @@ use crate::fleet::Fleet;
 use crate::message::{JobMessage, Unreadable};
 use crate::metrics::{End as Metered, Metrics};
 use crate::pipeline::{Leave, NoRecord, Pipeline};
+use crate::price::Nano;
 use crate::queue::{Delivery, Tier};
 use crate::record::Record;
 use crate::shared::jobs::MOST_STARTS;
@@ -73,7 +75,7 @@ impl Desk {
     }
 
     /// Serves one delivery to its end. Dropped half-way, it goes back to its queue.
-    pub(super) async fn serve(&self, delivery: Delivery) {
+    pub(super) async fn serve(&self, Taken { delivery, ceiling, .. }: Taken) {
         let began = Instant::now();
         self.metrics.delivery_taken();
         let message = match JobMessage::decode(&delivery.body) {
@@ -92,7 +94,7 @@ impl Desk {
         };
         let job_id = message.job.id();
         let mut message = message;
-        let (started, end) = match self.start(&delivery, &message, &job_id).await {
+        let (started, end) = match self.start(&delivery, ceiling, &message, &job_id).await {
             Ok((pipeline, _suspect)) => {
                 message.carried.clear();
                 let end = self.job(&pipeline, &message, began).await;
@@ -109,11 +111,12 @@ impl Desk {
     async fn start(
         &self,
         delivery: &Delivery,
+        ceiling: Option<Nano>,
         message: &JobMessage,
         job_id: &str,
     ) -> Result<(Arc<Pipeline>, Option<SemaphorePermit<'_>>), End> {
         let run = &delivery.run;
-        let pipeline = match self.pipelines.of(run, &message.recipe).await {
+        let pipeline = match self.pipelines.of(run, &message.recipe, ceiling).await {
             Ok(pipeline) => pipeline,
             Err(NoPipeline::NoRecipe) => {
                 self.metrics.recipe_missing();
@@ -203,7 +206,7 @@ impl Desk {
         match halt {
             Halt::Stopped if self.fleet.shutdown.drain.is_cancelled() => End::GiveBack,
             Halt::Stopped => End::Continue,
-            Halt::Wait { until, .. } => End::Park(tier(until), "quota"),
+            Halt::Wait { until, reason, .. } => End::Park(tier(until), reason),
             Halt::Budget(why) => {
                 tracing::warn!(why, "jobs wait for money");
                 End::Park(Tier::TenMinutes, "budget")

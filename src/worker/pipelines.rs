@@ -9,6 +9,7 @@ use crate::context::OpenError;
 use crate::context::fleet::Common;
 use crate::fault::Halt;
 use crate::pipeline::Pipeline;
+use crate::price::Nano;
 use crate::recipe::Recipe;
 use crate::shared::runs::Runs;
 use crate::state::StateError;
@@ -24,7 +25,7 @@ pub(super) struct Pipelines {
 }
 
 /// Run, recipe digest, ceiling.
-type Name = (String, String, Option<crate::price::Nano>);
+type Name = (String, String, Option<Nano>);
 
 /// Why a job has no pipeline.
 pub(super) enum NoPipeline {
@@ -46,10 +47,9 @@ impl Pipelines {
         self.common.count_media();
     }
 
-    /// The pipeline of a job of this run with this recipe.
-    pub(super) async fn of(&self, run: &str, digest: &str) -> Result<Arc<Pipeline>, NoPipeline> {
-        let info = self.runs.get(run).await.map_err(NoPipeline::State)?.ok_or(NoPipeline::NoRecipe)?;
-        let name = (run.to_owned(), digest.to_owned(), info.ceiling);
+    /// The pipeline of a job of this run, which may cost as much as `ceiling`, with this recipe.
+    pub(super) async fn of(&self, run: &str, digest: &str, ceiling: Option<Nano>) -> Result<Arc<Pipeline>, NoPipeline> {
+        let name = (run.to_owned(), digest.to_owned(), ceiling);
         let mut made = self.made.lock().await;
         if let Some(known) = made.get(&name) {
             return Ok(Arc::clone(known));
@@ -57,7 +57,7 @@ impl Pipelines {
         let json = self.runs.recipe(digest).await.map_err(NoPipeline::State)?.ok_or(NoPipeline::NoRecipe)?;
         let recipe = Recipe::from_json(&json)
             .map_err(|e| NoPipeline::Halt(Halt::Setup(format!("recipe {digest} of run {run:?}: {e}"))))?;
-        let pipeline = self.common.pipeline(run, recipe, info.ceiling).map_err(|error| match error {
+        let pipeline = self.common.pipeline(run, recipe, ceiling).map_err(|error| match error {
             OpenError::State(error) => NoPipeline::State(error),
             OpenError::Halt(halt) => NoPipeline::Halt(halt),
         })?;

@@ -1,10 +1,12 @@
 //! The runs that are active, as the shared state has them: looked at once a second.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::board::Board;
+use crate::price::Nano;
 use crate::shared::runs::{Phase, Runs as Registry};
 
 /// Between two looks: what an operator does acts within this and the job that is being taken.
@@ -14,6 +16,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Runs {
     registry: Registry,
     pub(super) board: Board,
+    /// Of the active runs.
+    ceilings: HashMap<String, Nano>,
     due: Instant,
     /// How many runs there were, and whether a failure has been told.
     known: usize,
@@ -22,12 +26,17 @@ pub(super) struct Runs {
 
 impl Runs {
     pub(super) fn new(registry: Registry) -> Self {
-        Self { registry, board: Board::default(), due: Instant::now(), known: 0, told: false }
+        Self { registry, board: Board::default(), ceilings: HashMap::new(), due: Instant::now(), known: 0, told: false }
     }
 
     /// When it is looked at next.
     pub(super) fn due(&self) -> Instant {
         self.due
+    }
+
+    /// The most money for a run.
+    pub(super) fn ceiling(&self, run: &str) -> Option<Nano> {
+        self.ceilings.get(run).copied()
     }
 
     /// Looks when it is time. Nothing is active while nothing is known. Cancel safe.
@@ -56,8 +65,9 @@ impl Runs {
             );
         }
         self.known = runs.len();
-        let active = runs.iter().filter(|run| run.phase == Phase::Active && !run.collected.complete);
-        self.board.active(active.map(|run| (run.name.as_str(), run.lane)));
+        let active = || runs.iter().filter(|run| run.phase == Phase::Active && !run.collected.complete);
+        self.board.active(active().map(|run| (run.name.as_str(), run.lane)));
+        self.ceilings = active().filter_map(|run| Some((run.name.clone(), run.ceiling?))).collect();
         self.due = Instant::now() + LOOK;
     }
 }
