@@ -7,6 +7,7 @@
 //! manifest  what a data set consists of     shard     the content of its files         sink      directory or bucket
 //! replies   the journal beside a shard      retry     what can be asked for again      state     Redis, there or not
 //! output    whether the sink can be written    show      what is waited for, and shown at the end
+//! bury      dead letters whose jobs have a record
 //! ```
 //!
 //! A record is delivered at least once and kept once: nothing is acknowledged before the manifest that lists its shard is
@@ -17,6 +18,7 @@
 //! acknowledge nothing. A batch that is being written is finished; its records come again too, and are known by then.
 
 mod batch;
+mod bury;
 mod dataset;
 mod index;
 mod known;

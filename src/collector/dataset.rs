@@ -95,7 +95,7 @@ impl Dataset {
             next.shards.push(shard);
             let info = fleet.info(&next.run).await;
             if let Some(info) = &info {
-                next.judge(info);
+                next.judge(info, false);
             }
             if self.known.save(sink, next).await? {
                 self.durable(fleet, info.as_ref()).await;
@@ -109,6 +109,11 @@ impl Dataset {
             self.reload(sink).await?;
         }
         Err(format!("{} is replaced by others again and again", sink.path(&self.known.manifest.run, NAME)))
+    }
+
+    /// Whether it has the record of this job.
+    pub(super) fn has(&self, item_id: &str, revision: u32) -> bool {
+        self.index.has(Item::new(item_id), revision)
     }
 
     /// The part of these rows, and of what is adopted, that no shard has.

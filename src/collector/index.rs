@@ -64,6 +64,11 @@ impl Index {
         self.latest.get(&item).copied()
     }
 
+    /// Whether it has the record of this revision.
+    pub(super) fn has(&self, item: Item, revision: u32) -> bool {
+        self.latest(item).is_some_and(|mark| mark.revision() == revision) || self.older.contains(&(item, revision))
+    }
+
     /// Adds a record beside what is in `under`, and counts it; false: it was there.
     pub(super) fn add(&mut self, under: Option<&Self>, item: Item, mark: Mark, totals: &mut Totals) -> bool {
         let revision = mark.revision();

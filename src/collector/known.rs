@@ -55,10 +55,16 @@ impl Known {
     }
 
     /// Packs replies that could not be had, tells the journal how long to keep those that are packed, and notes what became of
-    /// the run. False: another collector wrote the manifest.
-    pub(super) async fn see_to(&mut self, sink: &Sink, fleet: &mut Fleet, info: &RunInfo) -> Result<bool, String> {
+    /// the run; `dead`: see [`Manifest::judge`]. False: another collector wrote the manifest.
+    pub(super) async fn see_to(
+        &mut self,
+        sink: &Sink,
+        fleet: &mut Fleet,
+        info: &RunInfo,
+        dead: bool,
+    ) -> Result<bool, String> {
         let mut next = self.manifest.clone();
-        let mut changed = self.unsaved | next.judge(info);
+        let mut changed = self.unsaved | next.judge(info, dead);
         let run = next.run.clone();
         let mut missing = 0;
         for shard in next.shards.iter_mut().filter(|shard| shard.replies_due.is_some()).take(SEEN_TO) {
@@ -129,12 +135,23 @@ pub(super) async fn text(sink: &Sink, run: &str, part: &Part) -> Result<String, 
 }
 
 impl Manifest {
-    /// Notes what the registry says of the run; whether that is new.
-    pub(super) fn judge(&mut self, info: &RunInfo) -> bool {
-        let complete = info.sealed && info.remaining(self.totals.jobs) == 0;
+    /// Notes what the registry says of the run; whether that is new. A run with dead letters is complete when it is known that
+    /// none of them is of a job that has a record (`dead`), which would count twice.
+    pub(super) fn judge(&mut self, info: &RunInfo, dead: bool) -> bool {
+        let complete = self.has_all(info) && (dead || self.complete || info.dead == 0);
         let new = (info.sealed, info.purged, complete);
         let changed = (self.sealed, self.purged, self.complete) != new;
         (self.sealed, self.purged, self.complete) = new;
         changed
+    }
+
+    /// Whether no record is to be expected any more, if each job counts once.
+    pub(super) fn has_all(&self, info: &RunInfo) -> bool {
+        info.sealed && info.remaining(self.totals.jobs) == 0
+    }
+
+    /// Whether the dead letters decide if it is complete.
+    pub(super) fn waits_for_dead(&self, info: &RunInfo) -> bool {
+        info.dead > 0 && !self.complete && self.has_all(info)
     }
 }

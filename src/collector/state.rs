@@ -50,6 +50,12 @@ impl Fleet {
         }
     }
 
+    /// So many dead letters of a run are no more; false: nobody answers.
+    pub(super) async fn bury(&mut self, run: &str, letters: u64) -> bool {
+        let answer = self.runs.buried(run, letters).await;
+        self.noted(answer).is_some()
+    }
+
     /// The replies of these keys that the journal has.
     pub(super) async fn replies(&mut self, keys: &[String]) -> Option<Vec<(String, Vec<u8>)>> {
         if keys.is_empty() {

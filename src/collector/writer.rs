@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
+use super::bury::bury;
 use super::dataset::Dataset;
 use super::known::Known;
 use super::manifest::Manifest;
@@ -198,11 +199,13 @@ impl Writer {
                 continue;
             }
             if let Some((set, last)) = self.open.get_mut(&info.name) {
+                let dead = set.known.manifest.waits_for_dead(info)
+                    && bury(&self.link, &self.topology, &mut self.fleet, set).await?;
                 let known = &mut set.known;
                 // What another collector added is not known here until the manifest is read anew.
                 let silent = last.elapsed() > SILENT && !known.manifest.complete;
                 let ours = !silent || Known::read(&sink, &info.name).await?.manifest.writer == known.manifest.writer;
-                let kept = ours && known.see_to(&sink, &mut self.fleet, info).await?;
+                let kept = ours && known.see_to(&sink, &mut self.fleet, info, dead).await?;
                 if !kept {
                     self.metrics.manifest_conflict();
                 }
@@ -213,7 +216,12 @@ impl Writer {
                 self.open.remove(&info.name);
             } else {
                 let mut known = Known::read(&sink, &info.name).await?;
-                if known.see_to(&sink, &mut self.fleet, info).await? {
+                if known.manifest.waits_for_dead(info) {
+                    // Which jobs have a record is known of an open one; it is judged at the next look.
+                    let set = Dataset::open(&sink, &info.name, &self.metrics).await?;
+                    self.open.insert(info.name.clone(), (set, Instant::now()));
+                    self.closed.remove(&info.name);
+                } else if known.see_to(&sink, &mut self.fleet, info, false).await? {
                     self.closed.insert(info.name.clone(), shown(&known, true));
                 } else {
                     self.metrics.manifest_conflict();

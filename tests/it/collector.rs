@@ -13,12 +13,12 @@ use aurelia::collector::retry;
 use aurelia::collector::sink::Sink;
 use aurelia::config::{Config, load};
 use aurelia::job::{Again, Item, Job};
-use aurelia::message::RecordMessage;
-use aurelia::queue::{Link, Publisher, Topology, declare};
+use aurelia::message::{JobMessage, RecordMessage};
+use aurelia::queue::{Intake, Link, Publisher, Topology, declare};
 use aurelia::recipe::RecipeFile;
 use aurelia::record::{ErrorKind, Record, RecordError, Status};
 use aurelia::shared::Redis;
-use aurelia::shared::runs::{ItemMark, Lane, NewRun, Runs};
+use aurelia::shared::runs::{Counter, ItemMark, Lane, NewRun, Runs};
 use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
@@ -40,6 +40,7 @@ struct Bench {
     runtime: Runtime,
     topology: Topology,
     publisher: Publisher,
+    link: Link,
     runs: Runs,
     redis: Redis,
     stop: CancellationToken,
@@ -61,8 +62,8 @@ impl Bench {
             link
         });
         let redis = Redis::new(redis_url.parse().unwrap(), prefix.clone());
-        let (publisher, runs) = (Publisher::new(link), Runs::new(redis.clone()));
-        Self { work: Workdir::new(), prefix, redis_url, runtime, topology, publisher, runs, redis, stop }
+        let (publisher, runs) = (Publisher::new(link.clone()), Runs::new(redis.clone()));
+        Self { work: Workdir::new(), prefix, redis_url, runtime, topology, publisher, link, runs, redis, stop }
     }
 
     fn collector(&self, config: &str) -> Aurelia<'_> {
@@ -265,6 +266,39 @@ fn records_that_come_twice_are_kept_once_and_a_complete_run_ends_it() {
     // Also when nothing is left to come.
     bench.collector("").args(["--until-complete"]).run().expect(0);
     assert_eq!(bench.ready(&bench.topology.records().name), 0);
+}
+
+#[test]
+fn a_dead_letter_whose_job_has_a_record_is_dropped_and_does_not_end_its_run_too_early() {
+    let bench = Bench::new();
+    bench.run("r", 4);
+    let messages = accepted("r", 0..4);
+    let job_of = |n: usize| job("r", &format!("item-{n}"), 0);
+    bench.runtime.block_on(async {
+        declare(&bench.link, &bench.topology, &["r"]).await.unwrap();
+        let intake = Intake::new(bench.link.clone(), bench.publisher.clone(), bench.topology.clone());
+        // One whose other delivery ended well, and one that nobody could work on.
+        for job in [job_of(0), job_of(3)] {
+            let body = JobMessage::new("digest".to_owned(), job.clone()).encode().unwrap();
+            bench.publisher.publish(&bench.topology.job("r", job.id(), body)).await.unwrap();
+            let taken = intake.take("r").await.unwrap().unwrap();
+            taken.dead("poison", "it took its worker with it").await.unwrap();
+            bench.runs.count("r", Counter::Dead, 1).await.unwrap();
+        }
+    });
+    bench.publish(&messages[..2]);
+    let collector = bench.collector("").args(["--run", "r", "--until-complete"]).spawn();
+    // Two records and two dead letters, and yet a job is under way.
+    bench.until("r", "two records are there", |manifest| manifest.totals.jobs == 2);
+    let dead = || bench.runtime.block_on(bench.runs.get("r")).unwrap().unwrap().dead;
+    until("one letter is dropped", || (dead() == 1).then_some(()));
+    assert!(!bench.set("r").unwrap().manifest.complete);
+    until("and is away", || (bench.ready(&bench.topology.dead().name) == 1).then_some(()));
+    bench.publish(&messages[2..3]);
+    collector.wait().expect(0);
+    bench.set("r").unwrap().check(&messages[..3]);
+    assert!(bench.set("r").unwrap().manifest.complete);
+    assert_eq!((dead(), bench.ready(&bench.topology.dead().name)), (1, 1));
 }
 
 #[test]
