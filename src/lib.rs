@@ -41,7 +41,7 @@ pub mod queue;
 pub mod quota;
 pub mod retry;
 #[cfg(feature = "fleet")]
-mod s3;
+pub mod s3;
 #[cfg(feature = "fleet")]
 pub mod shared;
 pub mod state;

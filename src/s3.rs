@@ -10,6 +10,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
 use aws_sdk_s3::config::SharedHttpClient;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
@@ -19,11 +20,29 @@ use aws_types::service_config::ServiceConfigKey;
 const ANY_REGION: &str = "us-east-1";
 
 /// A client, and where it leads.
-#[derive(Debug)]
-pub(crate) struct Connected {
+#[derive(Debug, Clone)]
+pub struct Connected {
     pub(crate) client: aws_sdk_s3::Client,
     /// Empty: that of the region.
     pub(crate) endpoint: String,
+}
+
+impl Connected {
+    /// A client of the server at `endpoint` (`http://host:port`) with keys of one's own, whatever the environment says.
+    pub fn with_keys(endpoint: &str, access_key: &str, secret_key: &str) -> Self {
+        let http = aws_smithy_http_client::Builder::new().build_http();
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(http)
+            .retry_config(RetryConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .credentials_provider(Credentials::new(access_key, secret_key, None, None, "given"))
+            .region(Region::from_static(ANY_REGION))
+            .endpoint_url(endpoint)
+            .force_path_style(true)
+            .build();
+        Self { client: aws_sdk_s3::Client::from_conf(config), endpoint: endpoint.to_owned() }
+    }
 }
 
 /// Sets a client up; nothing is asked yet.

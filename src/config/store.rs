@@ -22,6 +22,8 @@ pub(super) fn read(root: &mut Section<'_>, retry: &RetrySection, http: &HttpSett
         policy: Policy { attempts: retry.attempts, base: retry.base, max: retry.max },
         extra_ca_file: http.extra_ca_file.clone(),
         lookup: Lookup::System,
+        #[cfg(feature = "fleet")]
+        s3: None,
     };
     let parts =
         [("connect_seconds", store.connect), ("first_byte_seconds", store.first_byte), ("idle_seconds", store.idle)];

@@ -27,18 +27,15 @@ pub(in super::super) struct Buckets {
 
 /// A client that is set up.
 #[derive(Debug)]
-pub(in super::super) struct Client {
-    client: aws_sdk_s3::Client,
-    /// Empty: that of the region.
-    endpoint: String,
-}
+pub(in super::super) struct Client(Connected);
 
 /// The content of an object as it comes.
 pub(in super::super) struct Stream(ByteStream);
 
 impl Buckets {
     pub(in super::super) fn new(store: &Store) -> Self {
-        Self { connect: store.connect, extra_ca_file: store.extra_ca_file.clone(), client: OnceCell::new() }
+        let client = store.s3.clone().map(Client);
+        Self { connect: store.connect, extra_ca_file: store.extra_ca_file.clone(), client: OnceCell::new_with(client) }
     }
 
     /// The client, built by whoever wants it first. Errors: [`MediaErrorKind::Setup`] for what no bucket would do without.
@@ -47,22 +44,20 @@ impl Buckets {
     }
 
     async fn build(&self) -> Result<Client, MediaError> {
-        let Connected { client, endpoint } = connect(self.connect, self.extra_ca_file.clone())
-            .await
-            .map_err(|message| MediaError::new(MediaErrorKind::Setup, message))?;
-        Ok(Client { client, endpoint })
+        let connected = connect(self.connect, self.extra_ca_file.clone()).await;
+        connected.map(Client).map_err(|message| MediaError::new(MediaErrorKind::Setup, message))
     }
 }
 
 impl Client {
     /// What the content of an object is known under: a bucket of the same name elsewhere is another one.
     pub(in super::super) fn name(&self, object: &Object) -> String {
-        format!("s3 {} {} {}", self.endpoint, object.bucket(), object.key())
+        format!("s3 {} {} {}", self.0.endpoint, object.bucket(), object.key())
     }
 
     /// Asks for an object once. Cancel safe.
     pub(in super::super) async fn ask(&self, object: &Object, asked: Asked<'_>) -> Result<Answer, Failure> {
-        let request = self.client.get_object().bucket(object.bucket()).key(object.key());
+        let request = self.0.client.get_object().bucket(object.bucket()).key(object.key());
         let request = match asked {
             Asked::Whole => request,
             Asked::IfChanged(tag) => request.if_none_match(tag),
