@@ -6,6 +6,7 @@
 //!
 //! Requests are not kept: they follow from the job and its recipe, and would take more room than their replies.
 
+use std::cell::RefCell;
 use std::sync::LazyLock;
 
 use redis::Value;
@@ -102,8 +103,16 @@ impl Shared {
 }
 
 fn packed(reply: &Stored) -> Result<Vec<u8>, StateError> {
+    thread_local! {
+        // Making one takes longer than using it.
+        static COMPRESSOR: RefCell<std::io::Result<zstd::bulk::Compressor<'static>>> =
+            RefCell::new(zstd::bulk::Compressor::new(LEVEL));
+    }
     let json = serde_json::to_vec(reply).map_err(|e| unreadable(&e.to_string()))?;
-    zstd::bulk::compress(&json, LEVEL).map_err(|e| unreadable(&e.to_string()))
+    COMPRESSOR.with_borrow_mut(|compressor| match compressor {
+        Ok(compressor) => compressor.compress(&json).map_err(|e| unreadable(&e.to_string())),
+        Err(error) => Err(unreadable(&error.to_string())),
+    })
 }
 
 fn stored(value: &Value) -> Result<Stored, StateError> {
