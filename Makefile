@@ -11,8 +11,7 @@ demo: setup-demo ## The whole loop on real clips with simulated models: no keys,
 	target/debug/aurelia demo --dir target/demo
 
 test: setup-test check ## Everything: format, lints, docs, licences, unit and integration tests
-	cargo test --locked --quiet --workspace
-	cargo test --locked --quiet --no-default-features --lib media::source
+	cargo test --locked --quiet --workspace -- --test-threads 4
 
 check: ## Format, lints, documentation, dependencies
 	cargo fmt --all --check

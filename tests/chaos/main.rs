@@ -20,6 +20,8 @@ mod it {
     #[cfg(feature = "fleet")]
     pub(crate) mod fleet;
     pub(crate) mod load;
+    #[cfg(feature = "fleet")]
+    pub(crate) mod money;
     pub(crate) mod support;
     #[cfg(feature = "fleet")]
     pub(crate) mod worker;
@@ -79,6 +81,12 @@ fn five_hundred_identical_jobs_over_four_workers() {
 
 #[cfg(feature = "fleet")]
 #[test]
+fn a_job_that_kills_its_worker_among_a_hundred_others() {
+    it::worker::poison("chaos-poison", 100);
+}
+
+#[cfg(feature = "fleet")]
+#[test]
 fn a_thousand_jobs_on_twenty_clips_of_a_bucket() {
     println!("{}", it::fleet::shared_clips("chaos-clips", 1_000, 20, 3));
 }
@@ -93,6 +101,12 @@ fn a_worker_cut_from_its_broker_for_a_minute() {
 #[test]
 fn a_run_of_a_hundred_thousand_jobs_is_paused_resumed_and_cancelled() {
     println!("{}", it::fleet::control("chaos-control", 100_000));
+}
+
+#[cfg(feature = "fleet")]
+#[test]
+fn half_the_money_of_two_thousand_jobs_with_two_hundred_in_flight_and_five_workers_killed() {
+    println!("{}", it::money::ceiling("chaos-money", 2_000, 67, 5));
 }
 
 /// Each clip is decoded once, however many items show it.

@@ -301,6 +301,56 @@ fn a_worker_cut_from_its_broker_without_a_word_is_not_ready_and_comes_back_by_it
 }
 
 #[test]
+fn daemons_started_before_their_broker_redis_and_bucket_wait_and_go_on_when_these_come() {
+    let (sim, work, s3) = (Sim::plain(), Workdir::new(), S3::start());
+    let (mut broker, mut redis) = (Broker::own(), RedisServer::own("everysec"));
+    let cable = sim.runtime().block_on(Cable::to(s3.endpoint().rsplit(':').next().unwrap().parse().unwrap()));
+    s3.put("clips/0.mp4", &fs::read(clips::kept(Style::small(Content::Full, 0), 1)).unwrap());
+    // Else there is no such bucket.
+    s3.put("sets/empty", b"");
+    let bench = Bench::over(&broker.url(), &redis.url(), "fleet-early");
+    let item = |i| json!({"id": format!("i{i}"), "video": "s3://clips/0.mp4", "query": format!("What ({i})?")});
+    let corpus = work.items("items.jsonl", &(0..5).map(item).collect::<Vec<_>>());
+    let producer = bench.program(&work, &sim, env!("CARGO_BIN_EXE_aurelia-producer"));
+    producer.args(["--run", RUN, "--json"]).arg(&corpus).run().expect(0);
+    // Queues that were just made could be lost with their broker.
+    std::thread::sleep(Duration::from_secs(3));
+    broker.kill();
+    redis.kill();
+    cable.darken();
+    let through = format!("http://127.0.0.1:{}", cable.port());
+    let daemon = |path| {
+        let command = s3.told(bench.program(&work, &sim, path), "s3://clips/").env("AWS_ENDPOINT_URL", &through);
+        let store = "[store]\noutage_seconds = 600\nfirst_byte_seconds = 2\n[collector]\nshard_idle_seconds = 1\n";
+        command.config(store).env("AURELIA__COLLECTOR__OUTPUT", "s3://sets/all")
+    };
+    let worker = daemon(env!("CARGO_BIN_EXE_aurelia-worker")).spawn();
+    let collector = daemon(env!("CARGO_BIN_EXE_aurelia-collector")).args(["--run", RUN, "--until-complete"]).spawn();
+    for running in [&worker, &collector] {
+        until("it is there and not ready", || (page(running, "/readyz").0 == 503).then_some(()));
+        assert_eq!(page(running, "/healthz").0, 200);
+    }
+    broker.start();
+    std::thread::sleep(Duration::from_secs(1));
+    redis.start();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(page(&collector, "/readyz").0, 503, "its bucket is still away");
+    cable.mend();
+    until("it is ready", || (page(&worker, "/readyz").0 == 200).then_some(()));
+    let began = Instant::now();
+    let mut collector = collector;
+    while !collector.is_over() {
+        assert!(began.elapsed() < PATIENCE, "{}\n{}", worker.stderr(), collector.stderr());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    collector.wait().expect(0);
+    let manifest = &s3.all("sets")["all/chaos/manifest.json"];
+    let manifest: Value = serde_json::from_slice(manifest).unwrap();
+    assert_eq!((&manifest["jobs"], &manifest["complete"]), (&json!(5), &json!(true)), "{manifest}");
+    drop(worker);
+}
+
+#[test]
 fn when_redis_was_flushed_a_worker_says_what_is_lost_and_the_producer_run_again_mends_it() {
     let mut redis = RedisServer::own("everysec");
     let (sim, work) = (Sim::slow(50), Workdir::with_clips(2));

@@ -97,7 +97,12 @@ fn a_job_longer_than_its_delivery_goes_on_in_others_and_its_neighbours_are_not_r
 
 #[test]
 fn a_job_that_kills_its_worker_is_a_dead_letter_after_five_starts_and_none_of_its_neighbours_is() {
-    let (sim, work, mut bench) = (Sim::plain(), Workdir::with_clips(1), Bench::new("worker-poison"));
+    poison("worker-poison", 30);
+}
+
+/// A job that kills its worker, among so many others.
+pub(crate) fn poison(prefix: &str, neighbours: usize) {
+    let (sim, work, mut bench) = (Sim::plain(), Workdir::with_clips(1), Bench::new(prefix));
     // The clip is a program's standard input.
     let [ffmpeg, probe] = ["ffmpeg", "ffprobe"].map(|program| {
         let kill = "case $(readlink /proc/$$/fd/0) in *killer*) kill -9 $PPID;; esac";
@@ -106,10 +111,10 @@ fn a_job_that_kills_its_worker_is_a_dead_letter_after_five_starts_and_none_of_it
         path
     });
     work.clip("killer.mp4", aurelia::demo::clip::Style::small(aurelia::demo::clip::Content::Full, 77), 1);
-    let mut items = corpus(30, 1);
+    let mut items = corpus(neighbours, 1);
     items.insert(3, json!({"id": "killer", "video": "clips/killer.mp4", "query": "What happens?"}));
     bench.enqueue(&work, "r", &items);
-    let config = format!("[media]\nffmpeg = {ffmpeg:?}\nffprobe = {probe:?}\n");
+    let config = format!("[media]\nffmpeg = \"{}\"\nffprobe = \"{}\"\n", ffmpeg.display(), probe.display());
     let mut deaths = 0;
     let dead = bench.fleet.topology.dead().name;
     let worker = || bench.worker(&work, &sim).config(&config).spawn();
@@ -125,7 +130,7 @@ fn a_job_that_kills_its_worker_is_a_dead_letter_after_five_starts_and_none_of_it
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert!(letters[0].1.contains("poison"), "{letters:?}");
     assert_eq!(deaths, 5);
-    let (records, _) = bench.records(30);
+    let (records, _) = bench.records(neighbours);
     assert!(!records.contains_key("killer"));
     assert_eq!(bench.block_on(bench.fleet.runs.get("r")).unwrap().unwrap().dead, 1);
     let nothing = UnderWay::default();
@@ -214,12 +219,13 @@ fn while_redis_takes_no_writes_jobs_wait_at_the_broker_and_are_not_given_back() 
 
 #[test]
 fn jobs_wait_at_the_broker_for_another_day_or_more_money_and_hold_no_slot() {
-    for (reason, most, config) in [
-        ("quota", 2, "[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\nrequests_per_day = 2\n"),
-        ("budget", 0, "[budget]\ntotal_usd = \"0.000001\"\n"),
+    for (name, reason, most, config) in [
+        ("quota", "quota", 2, "[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\nrequests_per_day = 2\n"),
+        ("total", "budget", 0, "[budget]\ntotal_usd = \"0.000001\"\n"),
+        ("day", "budget", 0, "[budget]\nper_day_usd = \"0.000001\"\n"),
     ] {
         let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
-        let bench = Bench::new(&format!("worker-waits-{reason}"));
+        let bench = Bench::new(&format!("worker-waits-{name}"));
         // More jobs than slots: those that wait have made room for the others.
         bench.enqueue(&work, "r", &corpus(20, 1));
         let worker = bench.worker(&work, &sim).config(config).spawn();
@@ -230,7 +236,7 @@ fn jobs_wait_at_the_broker_for_another_day_or_more_money_and_hold_no_slot() {
         // The summarizer is another provider's, whose day is not limited.
         let models = sim.stats().by_model;
         let limited: u64 = models.iter().filter(|(name, _)| name.starts_with("gemini")).map(|(_, calls)| calls).sum();
-        assert_eq!(limited, most, "{reason}: {models:?}");
+        assert_eq!(limited, most, "{name}: {models:?}");
         drop(worker);
     }
 }

@@ -123,7 +123,9 @@ impl Broker {
             .env("RABBITMQ_CONFIG_FILE", dir.join("rabbitmq.conf"))
             .env("RABBITMQ_CONF_ENV_FILE", dir.join("env"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", dir.join("plugins"))
-            .env("RABBITMQ_PID_FILE", dir.join("pid"));
+            .env("RABBITMQ_PID_FILE", dir.join("pid"))
+            // Else its schedulers spin while they wait, on cores that others need (RabbitMQ's "Runtime Tuning").
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+sbwt none +sbwtdcpu none +sbwtdio none");
         command
     }
 
