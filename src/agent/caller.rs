@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use super::failures::Patience;
@@ -31,6 +31,8 @@ use crate::retry::jitter;
 
 /// Between attempts to store a reply that was paid for.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// A settlement beside the storing of its reply holds that up no longer than this; told twice, it counts once.
+const SETTLE_BESIDE: Duration = Duration::from_secs(1);
 /// How long a stop waits for such a reply to be stored.
 const STORE_GRACE: Duration = Duration::from_secs(20);
 /// The same where the reply can travel with its job instead: it has to be on its way before the process ends.
@@ -268,7 +270,9 @@ impl Caller {
         let mut holding = None;
         let mut stopping: Option<Instant> = None;
         let storing = self.journal.store(claim, canonical, &stored, settlement);
-        let (mut kept, settled) = tokio::join!(storing, live.gate.settle_beside(&reservation, tokens, spent, end));
+        let settling = timeout(SETTLE_BESIDE, live.gate.settle_beside(&reservation, tokens, spent, end));
+        let (mut kept, settled) = tokio::join!(storing, settling);
+        let settled = settled.unwrap_or(false);
         loop {
             match kept {
                 Ok(kept) => {

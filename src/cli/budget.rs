@@ -155,7 +155,12 @@ async fn set(fleet: &Fleet, args: &SetArgs) -> Result<u8, Failure> {
     let (whose, set) = match &args.run {
         Some(name) => {
             run(fleet, name).await?;
-            (format!("run {name}"), fleet.runs.set_ceiling(name, ceiling).await.map(drop))
+            // Where jobs find it that are taken from now on, and where those find it that run.
+            let set = async {
+                fleet.runs.set_ceiling(name, ceiling).await?;
+                books.set_run(name, ceiling).await
+            };
+            (format!("run {name}"), set.await)
         }
         None if args.per_day => ("each day".to_owned(), books.set_per_day(ceiling).await),
         None => ("all runs together".to_owned(), books.set_total(ceiling).await),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aurelia::price::Nano;
-use aurelia::quota::gate::shared::step::{Answer, Books, Ceilings, Place, Said, Scope, Step};
+use aurelia::quota::gate::shared::step::{Answer, Books, Ceilings, Money, Of, Place, Said, Scope, Step};
 use aurelia::quota::ledger::{End, Totals};
 use aurelia::quota::{Account, Answer as Told, Appointment, Limits};
 use aurelia::shared::Redis;
@@ -194,6 +194,34 @@ async fn one_batch_counts_what_it_has_reserved_itself() {
     assert_eq!(said[2].reserved(), go);
     let totals = Totals { calls: 1, spent: Nano(45), unconfirmed: Nano::ZERO };
     assert_eq!(books.totals("r").await.unwrap(), totals);
+}
+
+#[tokio::test]
+async fn one_batch_of_several_runs_counts_all_of_them_together() {
+    let (books, account) = (books("runs"), Account::new(unlimited()));
+    let of = |run: &str, id: &str, ceilings: Ceilings| {
+        let Step::Reserve { id, tokens, bound, lease, .. } = reserve(id, 1, 40, ceilings) else { unreachable!() };
+        Step::Reserve { id, run: run.into(), tokens, bound, lease, ceilings }
+    };
+    let all = Ceilings { all: Some(Nano(100)), day: Some(Nano(100)), ..Ceilings::default() };
+    let take = async |steps: &[Step]| {
+        let place = Place { account: "a", limits: &account, concurrency: 0 };
+        books.take(place, &steps.iter().collect::<Vec<_>>()).await.unwrap()
+    };
+    let go = Answer::Go { delay: Duration::ZERO };
+    let said = take(&[of("x", "a", all), of("y", "b", all), of("z", "c", all)]).await;
+    assert_eq!(said.iter().map(Said::reserved).collect::<Vec<_>>(), [go.clone(), go.clone(), Answer::Reserved]);
+    let said = take(&[settle("a", 1, 30, End::Settled), of("z", "c", Ceilings::default())]).await;
+    assert_eq!(said[1].reserved(), go);
+    let wanted = Money { calls: 1, spent: Nano(30), reserved: Nano(80), unconfirmed: Nano::ZERO };
+    let money = [books.money(Of::All).await.unwrap(), books.money(Of::Day).await.unwrap()];
+    assert_eq!(money, [wanted, wanted]);
+    // What an operator sets for a run wins over what its jobs bring.
+    books.set_run("x", Some(Nano(60))).await.unwrap();
+    let much = Ceilings { run: Some(Nano(1000)), ..Ceilings::default() };
+    assert_eq!(take(&[of("x", "d", much)]).await[0].reserved(), Answer::Spent { scope: Scope::Run, spent: Nano(30) });
+    books.set_run("x", None).await.unwrap();
+    assert_eq!(take(&[of("x", "d", much)]).await[0].reserved(), go);
 }
 
 #[tokio::test]

@@ -228,34 +228,38 @@ do
 end
 
 -- Money of each run ('r:'), of each day ('d:') and of all ('t'), as "calls spent reserved unconfirmed"; and what an operator
--- has set for a day and for all, which wins over what the caller brings. Written once, at the end.
+-- has set for them, which wins over what the caller brings. Written once, at the end.
 local DAY_LENGTH = 86400000000
 local today = math.floor(now / DAY_LENGTH)
 local money, touched = {}, {}
 local function read(names)
   for i, raw in ipairs(redis.call('HMGET', KEYS[5], unpack(names))) do
-    local calls, spent, reserved, unconfirmed = string.match(raw or '0 0 0 0', '(%d+) (%d+) (%d+) (%d+)')
-    money[names[i]] = {
-      calls = tonumber(calls), spent = tonumber(spent),
-      reserved = tonumber(reserved), unconfirmed = tonumber(unconfirmed),
-    }
+    -- What is known already may have been changed by a step before.
+    if not money[names[i]] then
+      local calls, spent, reserved, unconfirmed = string.match(raw or '0 0 0 0', '(%d+) (%d+) (%d+) (%d+)')
+      money[names[i]] = {
+        calls = tonumber(calls), spent = tonumber(spent),
+        reserved = tonumber(reserved), unconfirmed = tonumber(unconfirmed),
+      }
+    end
   end
 end
 local function purse(of)
   if not money[of] then read({ of }) end
   return money[of]
 end
-local ceilings
-local function ceiling(which, brought)
-  if not ceilings then
-    local set = redis.call('HMGET', KEYS[5], 'ceiling:d', 'ceiling:t')
-    ceilings = { false, tonumber(set[1]), tonumber(set[2]) }
+local ceilings = {}
+local function ceiling(run, which, brought)
+  if not ceilings[run] then
+    local set = redis.call('HMGET', KEYS[5], 'ceiling:r:' .. run, 'ceiling:d', 'ceiling:t')
+    ceilings[run] = { tonumber(set[1]) or -1, tonumber(set[2]) or -1, tonumber(set[3]) or -1 }
   end
-  return ceilings[which] or (brought >= 0 and brought) or nil
+  local set = ceilings[run][which]
+  return (set >= 0 and set) or (brought >= 0 and brought) or nil
 end
 local function book(call, field, by)
   if by == 0 then return end
-  for _, of in ipairs({ 't', 'r:' .. call.run, 'd:' .. call.day }) do
+  for _, of in ipairs({ 't', 'r:' .. call.run, 'd:' .. (call.day or whole(today)) }) do
     local purse = purse(of)
     purse[field] = math.max(0, purse[field] + by)
     touched[of] = purse
@@ -301,7 +305,7 @@ function take.reserve(id, run, tokens, bound, lease, of_run, of_day, of_all)
   local scopes = { 'r:' .. run, 'd:' .. day, 't' }
   if not money[scopes[1]] then read(scopes) end
   for which, brought in ipairs({ of_run, of_day, of_all }) do
-    local ceiling = ceiling(which, brought)
+    local ceiling = ceiling(run, which, brought)
     if ceiling then
       local purse = purse(scopes[which])
       if purse.spent + purse.reserved + bound > ceiling then

@@ -168,7 +168,8 @@ impl Shared {
             let Some((at, why)) = earliest else {
                 return Err(Halt::Setup("a call has no account to be made with".to_owned()).into());
             };
-            if hall.until(at) > longest {
+            // Another account has no more money.
+            if why != Why::DayBudget && hall.until(at) > longest {
                 return Err(NoReservation::Away);
             }
             hall.wait(at, why, stop).await?;

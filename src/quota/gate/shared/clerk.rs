@@ -34,6 +34,22 @@ struct Desk {
     working: bool,
 }
 
+/// However the work ends, nobody waits for it in vain: those who do are told, and the next one begins anew.
+struct Unfinished<'a> {
+    clerk: &'a Clerk,
+    ended: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let mut desk = lock(&self.clerk.desk);
+            desk.working = false;
+            desk.waiting.clear();
+        }
+    }
+}
+
 /// What was said, and when it was asked.
 pub(super) type Heard = (Said, Instant);
 
@@ -62,6 +78,7 @@ impl Clerk {
     }
 
     async fn work(self: Arc<Self>) {
+        let mut unfinished = Unfinished { clerk: &self, ended: false };
         loop {
             let batch: Vec<_> = {
                 let mut desk = lock(&self.desk);
@@ -70,6 +87,7 @@ impl Clerk {
                 desk.waiting.drain(..many).collect()
             };
             if batch.is_empty() {
+                unfinished.ended = true;
                 return;
             }
             let steps: Vec<&Step> = batch.iter().map(|(step, _)| step).collect();

@@ -210,6 +210,11 @@ impl Books {
         self.set_ceiling(IN_ALL, ceiling).await
     }
 
+    /// Sets the ceiling of a run, in the same way; none: what its jobs bring.
+    pub async fn set_run(&self, run: &str, ceiling: Option<Nano>) -> Result<(), StateError> {
+        self.set_ceiling(&format!("ceiling:r:{run}"), ceiling).await
+    }
+
     async fn set_ceiling(&self, field: &str, ceiling: Option<Nano>) -> Result<(), StateError> {
         let mut set = redis::cmd(if ceiling.is_some() { "HSET" } else { "HDEL" });
         set.arg(self.key("money")).arg(field);
@@ -247,14 +252,16 @@ impl Books {
 impl Step {
     /// As the script reads it.
     fn json(&self) -> serde_json::Value {
-        let ceiling =
-            |ceiling: Option<Nano>| ceiling.map_or(-1, |ceiling| i64::try_from(ceiling.0).unwrap_or(i64::MAX));
+        let exact = |amount: Nano| i64::try_from(amount.min(Nano::HIGHEST_CEILING).0).unwrap_or(i64::MAX);
+        let ceiling = |ceiling: Option<Nano>| ceiling.map_or(-1, exact);
         match self {
             Self::Reserve { id, run, tokens, bound, lease, ceilings } => {
                 let [of_run, of_day, of_all] = [ceilings.run, ceilings.day, ceilings.all].map(ceiling);
-                json!(["reserve", id, run, tokens, bound, micros(*lease), of_run, of_day, of_all])
+                json!(["reserve", id, run, tokens, exact(*bound), micros(*lease), of_run, of_day, of_all])
             }
-            Self::Settle { id, tokens, cost, end } => json!(["settle", id, tokens, cost, *end == End::Unconfirmed]),
+            Self::Settle { id, tokens, cost, end } => {
+                json!(["settle", id, tokens, exact(*cost), *end == End::Unconfirmed])
+            }
             Self::Back { id } => json!(["back", id]),
             Self::Pause(pause) => json!(["pause", "", micros(*pause)]),
             Self::Park => json!(["park", ""]),
