@@ -10,7 +10,7 @@
 
 use std::sync::Mutex;
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 use lapin::Confirmation;
 use lapin::options::BasicPublishOptions;
 use tokio::sync::oneshot;
@@ -22,8 +22,15 @@ use crate::lock::lock;
 /// Most messages in a batch.
 const MOST: usize = 64;
 
-/// A message, and who is told what became of it.
-type Waiting = (Message, oneshot::Sender<Result<Outcome, QueueError>>);
+/// A message, and who is told whether it was confirmed, or has to go alone.
+type Waiting = (Message, oneshot::Sender<Told>);
+
+#[derive(Debug, Clone, Copy)]
+enum Told {
+    Confirmed,
+    /// Something in its batch was not.
+    Alone,
+}
 
 /// Who waits for the next batch, and whose turn it is to send it.
 #[derive(Debug, Default)]
@@ -41,9 +48,12 @@ impl Publisher {
         loop {
             tokio::select! {
                 biased;
-                told = &mut told => {
-                    return told.unwrap_or_else(|_| Ok(Outcome::Unknown("whoever sent it was stopped".to_owned())));
-                }
+                told = &mut told => return match told {
+                    Ok(Told::Confirmed) => Ok(Outcome::Confirmed),
+                    // Outside of the turn: what is wrong with one holds up nobody else.
+                    Ok(Told::Alone) => self.publish_once(message).await,
+                    Err(_) => Ok(Outcome::Unknown("whoever sent it was stopped".to_owned())),
+                },
                 _turn = self.company.turn.lock() => self.send_all().await,
             }
         }
@@ -56,12 +66,9 @@ impl Publisher {
             let many = waiting.len().min(MOST);
             waiting.drain(..many).unzip()
         };
-        let outcomes = match self.at_once(&messages).await {
-            Ok(true) => messages.iter().map(|_| Ok(Outcome::Confirmed)).collect(),
-            _ => join_all(messages.iter().map(|message| self.publish_once(message))).await,
-        };
-        for (tell, outcome) in told.into_iter().zip(outcomes) {
-            drop(tell.send(outcome));
+        let outcome = if matches!(self.at_once(&messages).await, Ok(true)) { Told::Confirmed } else { Told::Alone };
+        for tell in told {
+            tell.send(outcome).ok();
         }
     }
 

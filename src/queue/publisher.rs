@@ -137,8 +137,11 @@ impl Publisher {
     /// [`QueueErrorKind::Invalid`], and [`QueueErrorKind::Stopped`], after which it may be in a queue or not. Dropped
     /// half-way, likewise.
     pub async fn publish(&self, message: &Message) -> Result<(), QueueError> {
+        let mut alone = false;
         loop {
-            let why = match self.in_company(message).await? {
+            // What was not confirmed once keeps no company: others would wait for it.
+            let sent = if alone { self.publish_once(message).await? } else { self.in_company(message).await? };
+            let why = match sent {
                 Outcome::Confirmed => return Ok(()),
                 Outcome::Returned(words) => {
                     let text = format!("{message:?} reaches no queue: {words}; declare the topology");
@@ -151,6 +154,7 @@ impl Publisher {
                 }
                 Outcome::Unknown(why) => why,
             };
+            alone = true;
             tracing::debug!(id = message.id, why, "sent, but not confirmed; sending it again");
             tokio::select! {
                 biased;
