@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::dataset::Dataset;
 use super::state::Fleet;
 use crate::message::JobMessage;
-use crate::queue::{DeadLetters, Link, Origin, QueueError, Topology};
+use crate::queue::{DeadLetters, Link, Origin, QueueError, Settled, Topology};
 
 /// A look at all dead letters: about a thousand a second.
 const LOOK: Duration = Duration::from_secs(30);
@@ -24,13 +24,16 @@ pub(super) async fn bury(link: &Link, topology: &Topology, fleet: &mut Fleet, se
     if recorded.is_empty() {
         return Ok(true);
     }
-    // Counted first: a letter that is left behind is harmless, a count that is too high is not.
-    if !fleet.bury(run, recorded.len() as u64).await {
+    // Counted first, each once: a letter that is left behind is harmless, a count that is too high is not.
+    let ids: Vec<&str> = recorded.iter().map(|held| held.letter.id.as_str()).collect();
+    if !fleet.bury(run, &ids).await {
         return Err("the shared state does not answer, so dead letters are not counted".to_owned());
     }
     tracing::info!(run, letters = recorded.len(), "dead letters dropped whose jobs have a record");
     for held in recorded {
-        letters.drop_letter(held).await;
+        if letters.drop_letter(held).await == Settled::Lost {
+            return Err("the broker was lost while dead letters were dropped".to_owned());
+        }
     }
     letters.close().await.map_err(|error| error.to_string())?;
     Ok(false)
@@ -48,7 +51,7 @@ async fn looked(
         let letter = &held.letter;
         let ours = letter.ours && letter.origin == Origin::Job && letter.run == set.known.manifest.run;
         let job = if ours { JobMessage::decode(&letter.body).ok().map(|message| message.job) } else { None };
-        if job.is_some_and(|job| set.has(&job.item_id, job.revision)) {
+        if job.is_some_and(|job| job.run == letter.run && set.has(&job.item_id, job.revision)) {
             recorded.push(held);
         }
     }

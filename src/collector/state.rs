@@ -50,9 +50,9 @@ impl Fleet {
         }
     }
 
-    /// So many dead letters of a run are no more; false: nobody answers.
-    pub(super) async fn bury(&mut self, run: &str, letters: u64) -> bool {
-        let answer = self.runs.buried(run, letters).await;
+    /// Dead letters of these jobs of a run count no more; false: nobody answers.
+    pub(super) async fn bury(&mut self, run: &str, jobs: &[&str]) -> bool {
+        let answer = self.runs.buried(run, jobs).await;
         self.noted(answer).is_some()
     }
 

@@ -200,7 +200,10 @@ impl Writer {
             }
             if let Some((set, last)) = self.open.get_mut(&info.name) {
                 let dead = set.known.manifest.waits_for_dead(info)
-                    && bury(&self.link, &self.topology, &mut self.fleet, set).await?;
+                    && bury(&self.link, &self.topology, &mut self.fleet, set).await.unwrap_or_else(|error| {
+                        tracing::warn!(error, run = info.name, "its dead letters are not looked through; trying again");
+                        false
+                    });
                 let known = &mut set.known;
                 // What another collector added is not known here until the manifest is read anew.
                 let silent = last.elapsed() > SILENT && !known.manifest.complete;

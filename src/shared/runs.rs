@@ -236,16 +236,21 @@ impl Runs {
         self.redis.command::<i64>(redis::cmd("HINCRBY").arg(info).arg(field).arg(by)).await.map(|_| ())
     }
 
-    /// So many dead letters were dropped since their jobs have records.
-    pub async fn buried(&self, name: &str, letters: u64) -> Result<(), StateError> {
+    /// Dead letters of these jobs are dropped since the jobs have records. A job that is told twice counts once.
+    pub async fn buried(&self, name: &str, jobs: &[&str]) -> Result<(), StateError> {
         static BURY: LazyLock<Script> = LazyLock::new(|| {
             Script::new(
-                "local dead = tonumber(redis.call('HGET', KEYS[1], 'dead') or '0')
-                 return redis.call('HINCRBY', KEYS[1], 'dead', -math.min(dead, tonumber(ARGV[1])))",
+                "local new = redis.call('SADD', KEYS[2], unpack(ARGV))
+                 local dead = tonumber(redis.call('HGET', KEYS[1], 'dead') or '0')
+                 return redis.call('HINCRBY', KEYS[1], 'dead', -math.min(dead, new))",
             )
         });
-        let info = self.info_key(name);
-        self.redis.run::<i64>(&BURY.on(&info).arg(letters)).await.map(|_| ())
+        let (info, buried) = (self.info_key(name), self.redis.key(&Self::tag(name), "buried"));
+        for some in jobs.chunks(1000) {
+            let step = some.iter().fold(BURY.on(&info).key(&buried), |step, job| step.arg(*job));
+            self.redis.run::<i64>(&step).await?;
+        }
+        Ok(())
     }
 
     /// A dead letter was sent back: it is counted as dead no more, and its run is worked on again.

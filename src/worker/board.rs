@@ -92,6 +92,7 @@ impl Board {
     pub(super) fn missing(&mut self, run: &str, now: Instant) {
         if let Some(place) = self.runs.get_mut(run) {
             place.due = Some(now + MISSING);
+            place.at_once = 1;
         }
     }
 
