@@ -8,7 +8,8 @@
 //! Messages of many callers become batches by themselves: while one is on its way, whoever comes next waits and goes with the
 //! next. One of those who wait sends for all ([`Publisher::in_company`]), so there is no task whose death they would not notice.
 
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::try_join_all;
 use lapin::Confirmation;
@@ -32,6 +33,9 @@ enum Told {
     Alone,
 }
 
+/// Those who send to one place: what is wrong with a place holds up, and doubles, nothing of another.
+pub(super) type Companies = Mutex<HashMap<(String, String), Arc<Company>>>;
+
 /// Who waits for the next batch, and whose turn it is to send it.
 #[derive(Debug, Default)]
 pub(super) struct Company {
@@ -43,8 +47,10 @@ impl Publisher {
     /// Sends a message once, together with those of others; as [`Publisher::publish_once`] in all else.
     pub(super) async fn in_company(&self, message: &Message) -> Result<Outcome, QueueError> {
         message.fits()?;
+        let place = (message.exchange.clone(), message.key.clone());
+        let company = Arc::clone(lock(&self.companies).entry(place).or_default());
         let (tell, mut told) = oneshot::channel();
-        lock(&self.company.waiting).push((message.clone(), tell));
+        lock(&company.waiting).push((message.clone(), tell));
         loop {
             tokio::select! {
                 biased;
@@ -54,15 +60,15 @@ impl Publisher {
                     Ok(Told::Alone) => self.publish_once(message).await,
                     Err(_) => Ok(Outcome::Unknown("whoever sent it was stopped".to_owned())),
                 },
-                _turn = self.company.turn.lock() => self.send_all().await,
+                _turn = company.turn.lock() => self.send_all(&company).await,
             }
         }
     }
 
     /// Sends what waits.
-    async fn send_all(&self) {
+    async fn send_all(&self, company: &Company) {
         let (messages, told): (Vec<_>, Vec<_>) = {
-            let mut waiting = lock(&self.company.waiting);
+            let mut waiting = lock(&company.waiting);
             let many = waiting.len().min(MOST);
             waiting.drain(..many).unzip()
         };

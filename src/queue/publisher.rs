@@ -14,7 +14,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{Confirmation, PublisherConfirm};
 use tokio::time::sleep;
 
-use super::batch::Company;
+use super::batch::Companies;
 use super::channels::{Channels, Lent, Use};
 use super::error::{QueueError, QueueErrorKind};
 use super::link::Link;
@@ -121,13 +121,13 @@ impl fmt::Debug for Message {
 #[derive(Debug, Clone)]
 pub struct Publisher {
     pub(super) channels: Channels,
-    pub(super) company: Arc<Company>,
+    pub(super) companies: Arc<Companies>,
 }
 
 impl Publisher {
     /// A publisher over this link, which nothing should be consumed over.
     pub fn new(link: Link) -> Self {
-        Self { channels: Channels::new(link, Use::Publish, UNDER_WAY), company: Arc::default() }
+        Self { channels: Channels::new(link, Use::Publish, UNDER_WAY), companies: Arc::default() }
     }
 
     /// Sends a message until it is known to be in a queue; waits for the broker as long as it takes. Any number may be under
