@@ -12,11 +12,12 @@ demo: setup-demo ## The whole loop on real clips with simulated models: no keys,
 
 test: setup-test check ## Everything: format, lints, docs, licences, unit and integration tests
 	cargo test --locked --quiet --workspace
+	cargo test --locked --quiet --no-default-features --lib media::source
 
 check: ## Format, lints, documentation, dependencies
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
-	cargo clippy --locked --workspace --no-default-features --quiet -- -D warnings
+	cargo clippy --locked --workspace --all-targets --no-default-features --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	tests/licences.sh
 

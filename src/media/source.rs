@@ -21,11 +21,6 @@ mod s3;
 mod store;
 mod way;
 mod web;
-/// What a build without the feature `fleet` has in place of `s3`, so that its words are tested in every build.
-#[cfg(all(test, feature = "fleet"))]
-#[path = "source/s3/absent.rs"]
-#[allow(dead_code, reason = "only what it says is tested")]
-mod without_s3;
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};

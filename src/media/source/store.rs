@@ -78,7 +78,9 @@ impl Store {
 
     /// Whether an origin may be asked at all; nothing is looked up.
     pub(super) fn check(&self, origin: &Origin) -> Result<(), MediaError> {
-        lacking(origin, s3::LACKS)?;
+        if let (Origin::Bucket(_), Some(lacks)) = (origin, s3::LACKS) {
+            return Err(MediaError::new(MediaErrorKind::Denied, lacks));
+        }
         if !self.allow.iter().any(|allowed| allowed.allows(origin)) {
             return Err(origin.not_allowed());
         }
@@ -104,14 +106,6 @@ impl Store {
     }
 }
 
-/// Whether this build can ask such an origin; `lacks` is why it cannot ask buckets.
-fn lacking(origin: &Origin, lacks: Option<&str>) -> Result<(), MediaError> {
-    match (origin, lacks) {
-        (Origin::Bucket(_), Some(lacks)) => Err(MediaError::new(MediaErrorKind::Denied, lacks)),
-        _ => Ok(()),
-    }
-}
-
 /// The addresses of a name.
 type Given = dyn Fn(&str) -> Vec<IpAddr> + Send + Sync;
 
@@ -133,25 +127,32 @@ impl fmt::Debug for Lookup {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "fleet")))]
 mod tests {
     use super::*;
-    #[cfg(not(feature = "fleet"))]
-    use crate::media::source::s3 as without_s3;
-    #[cfg(feature = "fleet")]
-    use crate::media::source::without_s3;
+
+    #[test]
+    fn a_build_without_s3_says_so_whatever_is_allowed() {
+        let allowing = Store { allow: vec!["s3://clips/".parse().unwrap()], ..Store::default() };
+        for store in [Store::default(), allowing] {
+            let error = store.local_path("s3://clips/a.mp4").unwrap_err();
+            assert_eq!(error.kind, MediaErrorKind::Denied);
+            assert!(error.message.contains("this build has no S3"), "{error}");
+        }
+    }
 
     #[tokio::test]
-    async fn a_build_without_s3_says_so_of_objects_and_reads_the_rest() {
-        let of = |uri: &str| {
-            let Ok(Place::Remote(origin)) = locate(uri) else { panic!("{uri} is local") };
-            lacking(&origin, without_s3::LACKS)
-        };
-        let error = of("s3://clips/a.mp4").unwrap_err();
-        assert_eq!(error.kind, MediaErrorKind::Denied);
-        assert!(error.message.contains("this build has no S3"), "{error}");
-        assert_eq!(of("https://host.example/a.mp4"), Ok(()));
-        let refused = without_s3::Buckets::new(&Store::default()).client().await.map(drop);
-        assert_eq!(refused.unwrap_err().kind, MediaErrorKind::Denied);
+    async fn a_library_of_such_a_build_refuses_objects_and_reads_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let allow = vec!["s3://clips/".parse().unwrap(), "file:///".parse().unwrap()];
+        let (cache, store) = (dir.path().to_owned(), Store { allow, ..Store::default() });
+        let (settings, wants) = (crate::media::Settings::default(), crate::media::Wants::default());
+        let limits = crate::media::Limits::default();
+        let library = crate::media::Library::with_store(cache, settings, wants, limits, store).unwrap();
+        let kind = |error: MediaError| error.kind;
+        let object = library.prepare("s3://clips/a.mp4", crate::media::Kind::Video).await;
+        assert_eq!(object.map_err(kind).unwrap_err(), MediaErrorKind::Denied);
+        let absent = library.prepare("/absent.mp4", crate::media::Kind::Video).await;
+        assert_eq!(absent.map_err(kind).unwrap_err(), MediaErrorKind::NotFound);
     }
 }
