@@ -1,7 +1,5 @@
 //! A fleet's money: what is spent never passes a ceiling, whatever dies, and all of it is used.
 
-use std::time::Duration;
-
 use aurelia::price::Nano;
 use aurelia::quota::gate::shared::step::{Books, Money, Of};
 use rustix::process::Signal;
@@ -132,7 +130,6 @@ fn jobs_that_wait_for_a_days_money_say_so() {
         status.contains("parked: 2 for budget").then_some(status)
     });
     println!("{status}");
-    std::thread::sleep(Duration::from_millis(200));
     assert_eq!(sim.received(), 0);
     drop(worker);
 }

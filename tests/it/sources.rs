@@ -83,6 +83,8 @@ struct Backend {
     store: Store,
     /// What it says of what is not there.
     absent: &'static str,
+    /// And of what leads out of the prefix.
+    upwards: &'static str,
     kept: Kept,
 }
 
@@ -108,7 +110,7 @@ impl Backend {
         let dir = tempfile::tempdir().unwrap();
         let base = format!("file://{}", dir.path().display());
         let store = Store { allow: allow(&base), ..Store::default() };
-        Self { base, store, absent: "no such file", kept: Kept::Files(dir) }
+        Self { base, store, absent: "no such file", upwards: "[store] allow", kept: Kept::Files(dir) }
     }
 
     fn https() -> Self {
@@ -124,7 +126,7 @@ impl Backend {
         });
         let base = server.url("");
         let store = Store { allow: allow(&base), ..server.store() };
-        Self { base, store, absent: "no such file", kept: Kept::Https(dir, server) }
+        Self { base, store, absent: "no such file", upwards: "[store] allow", kept: Kept::Https(dir, server) }
     }
 
     #[cfg(feature = "fleet")]
@@ -136,7 +138,7 @@ impl Backend {
         let client = Connected::with_keys(&server.endpoint(), ACCESS_KEY, SECRET_KEY);
         let base = "s3://clips".to_owned();
         let store = Store { allow: allow(&base), s3: Some(client), ..Store::default() };
-        Self { base, store, absent: "NoSuchKey", kept: Kept::Bucket(server) }
+        Self { base, store, absent: "NoSuchKey", upwards: "upwards", kept: Kept::Bucket(server) }
     }
 
     fn put(&self, path: &str, content: &[u8]) -> String {
@@ -211,8 +213,8 @@ impl Backend {
             (backend.put("elsewhere/a.mp4", &content), MediaErrorKind::Denied, "[store] allow"),
             (backend.put("allowed2/a.mp4", &content), MediaErrorKind::Denied, "[store] allow"),
             (format!("{}/elsewhere/absent.mp4", backend.base), MediaErrorKind::Denied, "[store] allow"),
-            (format!("{}/allowed/../elsewhere/a.mp4", backend.base), MediaErrorKind::Denied, ""),
-            (format!("{}/allowed/%2e%2e/elsewhere/a.mp4", backend.base), MediaErrorKind::Denied, ""),
+            (format!("{}/allowed/../elsewhere/a.mp4", backend.base), MediaErrorKind::Denied, backend.upwards),
+            (format!("{}/allowed/%2e%2e/elsewhere/a.mp4", backend.base), MediaErrorKind::Denied, backend.upwards),
         ];
         for (uri, kind, words) in cases {
             let error = library.prepare(&uri, Kind::Video).await.unwrap_err();
