@@ -9,7 +9,8 @@ use jiff::{Timestamp, tz::TimeZone};
 /// How far appointments keep from a midnight, in microseconds.
 pub const GUARD: u64 = 1_000_000;
 
-const DAY: u64 = 86_400_000_000;
+/// The length of a day of UTC, in microseconds.
+pub(crate) const DAY: u64 = 86_400_000_000;
 
 /// The count of one day, which moves on with the appointments.
 #[derive(Debug, Clone)]

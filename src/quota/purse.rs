@@ -10,13 +10,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
+use super::day::DAY;
 use super::ledger::{End, Totals};
 use crate::fault::Halt;
 use crate::lock::lock;
 use crate::price::Nano;
-
-/// The length of a day, in microseconds.
-pub(super) const DAY: u64 = 86_400_000_000;
 
 /// The run's money: what is spent, what is reserved, and the ceilings.
 #[derive(Debug)]

@@ -15,9 +15,10 @@ use crate::fault::Halt;
 use crate::lock::lock;
 use crate::price::Nano;
 use crate::quota::clock::micros;
+use crate::quota::day::DAY;
 use crate::quota::desk::{Desk, Hall, NoAppointment};
 use crate::quota::ledger::{End, Ledger, Settlement, Totals};
-use crate::quota::purse::{Ceilings, DAY, Hold, NoHold, Purse, Sent};
+use crate::quota::purse::{Ceilings, Hold, NoHold, Purse, Sent};
 use crate::quota::{Account, Appointment, Why, day};
 
 /// The books of one run.

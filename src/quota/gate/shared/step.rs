@@ -16,8 +16,6 @@ use crate::state::StateError;
 /// Where ceilings are that were set for the whole fleet.
 const PER_DAY: &str = "ceiling:d";
 const IN_ALL: &str = "ceiling:t";
-/// A day of UTC, in microseconds.
-const DAY: u64 = 86_400_000_000;
 
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../shared.lua")));
 
@@ -181,7 +179,7 @@ impl Books {
     pub async fn money(&self, of: Of<'_>) -> Result<Money, StateError> {
         let of = match of {
             Of::Run(run) => format!("r:{run}"),
-            Of::Day => format!("d:{}", self.clock.unwrap_or_else(clock::now) / DAY),
+            Of::Day => format!("d:{}", self.clock.unwrap_or_else(clock::now) / day::DAY),
             Of::All => "t".to_owned(),
         };
         let text: Option<String> = self.redis.command(redis::cmd("HGET").arg(self.key("money")).arg(of)).await?;
