@@ -27,6 +27,8 @@ pub mod run;
 pub mod show;
 #[cfg(feature = "fleet")]
 pub mod status;
+#[cfg(feature = "fleet")]
+mod table;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::operator::{run, state_failure, with_fleet};
+use super::table::aligned;
 use super::{ConfigFiles, Failure, print};
 use crate::fleet::Fleet;
 use crate::price::Nano;
@@ -136,17 +137,7 @@ async fn show(fleet: &Fleet, as_json: bool) -> Result<u8, Failure> {
     let head = ["", "calls", "spent", "under way", "unconfirmed", "ceiling"].map(str::to_owned);
     let rows: Vec<[String; 6]> =
         std::iter::once(head).chain([&all, &today].into_iter().chain(&runs).map(Line::cells)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        text += &format!("{:<width$}", row[0], width = widths[0]);
-        for (cell, width) in row.iter().zip(&widths).skip(1) {
-            text += &format!("  {cell:>width$}");
-        }
-        text.push('\n');
-    }
-    print(&text);
+    print(&aligned(&rows, 1));
     Ok(0)
 }
 

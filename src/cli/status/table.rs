@@ -1,6 +1,7 @@
 //! The table for people.
 
 use super::look::{Look, RunLook};
+use crate::cli::table::aligned;
 use crate::price::Nano;
 use crate::record::Status;
 use crate::shared::runs::{Lane, Phase};
@@ -30,23 +31,7 @@ pub(super) fn table(look: &Look) -> String {
     }
     let mut rows = vec![HEAD.map(str::to_owned)];
     rows.extend(look.runs.iter().map(row));
-    let widths: Vec<usize> =
-        (0..HEAD.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(
-                |(column, (cell, width))| {
-                    if column < 3 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-                },
-            )
-            .collect();
-        text += cells.join("  ").trim_end();
-        text.push('\n');
-    }
+    let mut text = aligned(&rows, 3);
     for run in &look.runs {
         let parked: Vec<String> =
             run.under_way.parked.iter().map(|(reason, count)| format!("{count} for {reason}")).collect();
