@@ -4,6 +4,7 @@
 //! gate and provider. [`prompt`], [`schema`], [`parse`], [`check`] and [`show`] are plain functions.
 
 pub mod ask;
+mod breaker;
 pub mod caller;
 pub mod check;
 mod failures;

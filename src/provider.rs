@@ -19,6 +19,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::quota::NamedLimit;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -270,6 +272,8 @@ pub struct CallError {
     pub message: String,
     /// When the provider says to come back.
     pub retry_after: Option<Duration>,
+    /// Of a call that was too fast: the limit that the provider names.
+    pub limit: NamedLimit,
 }
 
 /// Where a provider is and what it speaks.

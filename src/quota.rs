@@ -22,6 +22,7 @@ pub mod clock;
 pub mod day;
 mod desk;
 pub mod gate;
+pub mod learn;
 pub mod ledger;
 pub mod margins;
 pub mod pace;
@@ -58,6 +59,36 @@ pub struct Limits {
     /// The shortest window, in seconds, in which the requests per minute hold in proportion. From 60 on, and when it is
     /// not positive, only the minute counts. Windows under 10 s cost utilisation: 1 s leaves about 92 %.
     pub spread_seconds: f64,
+}
+
+/// What a refusal for being too fast says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// How long ago the call was sent, in microseconds.
+    pub ago: u64,
+    /// What the provider says of the limit that was met.
+    pub limit: NamedLimit,
+}
+
+/// The limit that a refusal names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NamedLimit {
+    /// Which one.
+    pub of: Scarce,
+    /// What it is per minute.
+    pub per_minute: Option<u64>,
+}
+
+/// What there was too much of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Scarce {
+    /// Nobody says.
+    #[default]
+    Unknown,
+    /// Requests per minute.
+    Requests,
+    /// Tokens per minute.
+    Tokens,
 }
 
 /// The right to send one request, at one time.

@@ -73,6 +73,7 @@ mod tests {
 
     use super::*;
     use crate::provider::Billed;
+    use crate::quota::NamedLimit;
 
     const POLICY: Policy = Policy { attempts: 5, base: Duration::from_secs(1), max: Duration::from_secs(6) };
     const KINDS: [CallErrorKind; 8] = [
@@ -87,7 +88,7 @@ mod tests {
     ];
 
     fn error(kind: CallErrorKind, retry_after: Option<Duration>) -> CallError {
-        CallError { kind, billed: Billed::No, message: "x".to_owned(), retry_after }
+        CallError { kind, billed: Billed::No, message: "x".to_owned(), retry_after, limit: NamedLimit::default() }
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::provider::credentials::Credential;
 use crate::provider::gemini::files::{FileState, Files, FilesError, RemoteFile};
 use crate::provider::http::Client;
 use crate::provider::{Billed, CallError, CallErrorKind, Endpoint};
+use crate::quota::NamedLimit;
 use crate::state::{State, StateError};
 
 /// Uploads at once: they share the line anyway, and each holds a piece of a file in memory.
@@ -279,7 +280,7 @@ impl Inner {
 }
 
 fn call_error(kind: CallErrorKind, message: String, retry_after: Option<Duration>) -> CallError {
-    CallError { kind, billed: Billed::No, message, retry_after }
+    CallError { kind, billed: Billed::No, message, retry_after, limit: NamedLimit::default() }
 }
 
 fn unavailable(message: &str, retry_after: Option<Duration>) -> CallError {

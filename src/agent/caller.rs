@@ -25,10 +25,13 @@ use crate::media::MediaError;
 use crate::price::Nano;
 use crate::provider::http::Client;
 use crate::provider::{Billed, CallError, CallErrorKind, Reply, Request, Usage, VideoSent};
+use crate::quota::Refusal;
 use crate::quota::gate::{Gate, Reservation};
 use crate::quota::ledger::End;
 use crate::retry::jitter;
 
+/// Between two looks at accounts that are left alone.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Between attempts to store a reply that was paid for.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// A settlement beside the storing of its reply holds that up no longer than this; told twice, it counts once.
@@ -188,12 +191,20 @@ impl Caller {
         let mut clips = live.handover.of(request);
         loop {
             let accounts = line.accounts_in_turn().map_err(NoReply::Halt)?;
+            let accounts = match Line::unbroken(accounts, Instant::now()) {
+                Ok(accounts) => accounts,
+                Err(pause) if failures.may_wait(pause, Instant::now()) => {
+                    rest(pause.min(LOOK_AGAIN).mul_f64(0.5 + jitter()), payer.stop).await?;
+                    continue;
+                }
+                Err(_) => return Err(NoReply::Provider(format!("{provider}: most calls fail"))),
+            };
             let handed = match clips.over(line, accounts, &live.gate, payer.stop).await {
                 Ok(handed) => handed,
                 Err(NotHanded::Never(no)) => return Err(no),
                 Err(NotHanded::Failed(account, error)) => {
                     tracing::debug!(role = %canonical.role, %error, "a clip could not be handed over");
-                    let pause = meet(live, line, account, &error, &mut failures).await?;
+                    let pause = meet(live, line, account, &error, None, &mut failures).await?;
                     rest(pause, payer.stop).await?;
                     continue;
                 }
@@ -219,6 +230,7 @@ impl Caller {
             let error = match live.client.call(&line.endpoint, &account.credential, &handed.request).await {
                 Ok(reply) => {
                     let sent = handed.sent;
+                    account.breaker.well(sent_at);
                     ended(None, reply.usage, line.price.cost(&reply.usage));
                     let stored =
                         self.keep(live, canonical, claim, reservation, line, &cost, reply, sent, payer).await?;
@@ -239,7 +251,7 @@ impl Caller {
             clips.met(&handed, &error).await?;
             // While it rests, others may need the room.
             drop(handed);
-            let pause = meet(live, line, account, &error, &mut failures).await?;
+            let pause = meet(live, line, account, &error, Some(sent_at), &mut failures).await?;
             rest(pause, payer.stop).await?;
         }
     }
@@ -314,16 +326,33 @@ async fn rest(pause: Duration, stop: &CancellationToken) -> Result<(), NoReply> 
     }
 }
 
-/// What a failed attempt leads to: a pause before the next, or the end.
+/// What a failed attempt leads to: a pause before the next, or the end. `sent`: when it was sent; none: it was no call of the
+/// model, whose limits are others.
 async fn meet(
     live: &Live,
     line: &Line,
     account: &Account,
     error: &CallError,
+    sent: Option<Instant>,
     failures: &mut Failures,
 ) -> Result<Duration, NoReply> {
+    let answered = !matches!(
+        error.kind,
+        CallErrorKind::Unavailable
+            | CallErrorKind::FileNotReady
+            | CallErrorKind::Throttled
+            | CallErrorKind::DayExhausted
+    );
+    if let Some(sent) = sent.filter(|_| answered) {
+        account.breaker.well(sent);
+    }
     match error.kind {
         CallErrorKind::Unavailable | CallErrorKind::FileNotReady => {
+            let failed = sent.filter(|_| live.client.has_answered(&line.endpoint));
+            if let Some(pause) = failed.and_then(|sent| account.breaker.ill(sent, Instant::now())) {
+                let (account, seconds) = (&account.spec.name, pause.as_secs());
+                tracing::warn!(%account, %error, "most calls fail; the account is left alone for {seconds} s");
+            }
             match failures.outage(error, jitter(), Instant::now()) {
                 Next::Attempt(pause) => return Ok(pause),
                 Next::Round(_) | Next::GiveUp
@@ -341,7 +370,13 @@ async fn meet(
             }
         }
         // The whole account waits, and this call with it: at the gate, not here.
-        CallErrorKind::Throttled => live.gate.pause(&account.spec, failures.throttled(error, jitter())).await,
+        CallErrorKind::Throttled => {
+            let pause = failures.throttled(error, jitter());
+            match sent.map(|sent| u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX)) {
+                Some(ago) => live.gate.refused(&account.spec, pause, Refusal { ago, limit: error.limit }).await,
+                None => live.gate.pause(&account.spec, pause).await,
+            }
+        }
         CallErrorKind::DayExhausted => live.gate.park(&account.spec, error.retry_after).await,
         CallErrorKind::Refused => return Err(NoReply::Refused(error.message.clone())),
         CallErrorKind::ModelUnknown => return Err(NoReply::Halt(Halt::Setup(error.message.clone()))),
@@ -361,9 +396,9 @@ mod tests {
     use crate::journal::key::Sample;
     use crate::provider::credentials::Credential;
     use crate::provider::{Params, Part, Protocol, Role, Thinking};
-    use crate::quota::Limits;
     use crate::quota::gate::{AccountSpec, Ceilings};
     use crate::quota::ledger::Ledger;
+    use crate::quota::{Limits, NamedLimit};
     use crate::retry::Policy;
     use crate::state::State;
     use crate::upload::Uploads;
@@ -444,6 +479,7 @@ mod tests {
             billed: Billed::No,
             message: "gemini: API key not valid".to_owned(),
             retry_after: None,
+            limit: NamedLimit::default(),
         };
         line.refuse(&line.accounts[0], &error);
         let left: Vec<_> = line.accounts_in_turn().unwrap().iter().map(|a| a.credential.label.clone()).collect();

@@ -82,6 +82,12 @@ impl Failures {
         })
     }
 
+    /// Whether an ask may wait until an account that is left alone is tried again; it is an outage to it.
+    pub(super) fn may_wait(&mut self, pause: Duration, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        now.duration_since(since).saturating_add(pause) <= self.deadline
+    }
+
     /// What follows an outage that ended `now`.
     pub(super) fn outage(&mut self, error: &CallError, jitter: f64, now: Instant) -> Next {
         self.outages += 1;
@@ -104,6 +110,7 @@ impl Failures {
 mod tests {
     use super::*;
     use crate::provider::CallErrorKind;
+    use crate::quota::NamedLimit;
 
     const POLICY: Policy = Policy { attempts: 3, base: Duration::from_secs(1), max: Duration::from_mins(1) };
     const SECOND: Duration = Duration::from_secs(1);
@@ -113,7 +120,7 @@ mod tests {
     }
 
     fn error(kind: CallErrorKind, billed: Billed, retry_after: Option<Duration>) -> CallError {
-        CallError { kind, billed, message: "gemini: x".to_owned(), retry_after }
+        CallError { kind, billed, message: "gemini: x".to_owned(), retry_after, limit: NamedLimit::default() }
     }
 
     #[test]

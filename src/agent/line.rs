@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::breaker::Breaker;
 use crate::fault::Halt;
 use crate::price::{Nano, Price};
 use crate::provider::credentials::Credential;
@@ -34,12 +35,14 @@ pub struct Account {
     /// Its limits.
     pub spec: AccountSpec,
     pub(super) refused: OnceLock<String>,
+    pub(super) breaker: Breaker,
 }
 
 impl Line {
     /// A model with its accounts.
     pub fn new(endpoint: Endpoint, price: Price, accounts: Vec<(Credential, AccountSpec)>) -> Self {
-        let account = |(credential, spec)| Account { credential, spec, refused: OnceLock::new() };
+        let account =
+            |(credential, spec)| Account { credential, spec, refused: OnceLock::new(), breaker: Breaker::default() };
         let accounts = accounts.into_iter().map(account).collect();
         Self { endpoint, price, accounts, next: AtomicUsize::new(0), told_until: Mutex::default() }
     }
@@ -56,6 +59,15 @@ impl Line {
             ));
         }
         Ok(live)
+    }
+
+    /// Those of `accounts` that are not broken; else how long all are left alone.
+    pub(super) fn unbroken<'a>(accounts: Vec<&'a Account>, now: Instant) -> Result<Vec<&'a Account>, Duration> {
+        let mut alone = Duration::MAX;
+        let mut may =
+            |account: &&Account| account.breaker.enter(now).inspect_err(|pause| alone = alone.min(*pause)).is_ok();
+        let unbroken: Vec<_> = accounts.into_iter().filter(&mut may).collect();
+        if unbroken.is_empty() { Err(alone) } else { Ok(unbroken) }
     }
 
     /// Uses a key that the provider refuses no more, and says what to do.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Billed, CallError, CallErrorKind};
+use crate::quota::NamedLimit;
 
 /// Longest quote of a provider, in characters.
 pub const LONGEST_WORDS: usize = 300;
@@ -22,7 +23,7 @@ pub const MOST_TOKENS: u64 = 1_000_000_000;
 
 /// A failure of an answered call: nothing was billed.
 pub(crate) fn answered(kind: CallErrorKind, message: String, retry_after: Option<Duration>) -> CallError {
-    CallError { kind, billed: Billed::No, message, retry_after }
+    CallError { kind, billed: Billed::No, message, retry_after, limit: NamedLimit::default() }
 }
 
 /// A reply with a success status that cannot be read: it may well have been paid for.
@@ -32,6 +33,7 @@ pub(crate) fn unreadable(status: u16, bytes: &[u8]) -> CallError {
         billed: Billed::Unknown,
         message: format!("status {status} with a body that is no reply: {}", page(bytes)),
         retry_after: None,
+        limit: NamedLimit::default(),
     }
 }
 

@@ -26,6 +26,7 @@ use super::credentials::Credential;
 use super::{
     Billed, CallError, CallErrorKind, Endpoint, HttpSettings, Protocol, Reply, Request, failure, gemini, openai,
 };
+use crate::quota::NamedLimit;
 
 /// Pooled connections are closed after this: before the servers' own idle limits, so that no call is sent into a closing one.
 const POOL_IDLE: Duration = Duration::from_secs(30);
@@ -146,7 +147,13 @@ impl Client {
         path: &str,
         body: Watched,
     ) -> Result<reqwest::Request, CallError> {
-        let refused = |kind, message| CallError { kind, billed: Billed::No, message, retry_after: None };
+        let refused = |kind, message| CallError {
+            kind,
+            billed: Billed::No,
+            message,
+            retry_after: None,
+            limit: NamedLimit::default(),
+        };
         let url = format!("{}{path}", endpoint.base_url.trim_end_matches('/'));
         let url =
             reqwest::Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());

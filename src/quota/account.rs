@@ -6,8 +6,9 @@
 //! time of its own to come back, so that a parked fleet does not come back at once.
 
 use crate::quota::{
-    Answer, Appointment, HORIZON, LONGEST_ABSENCE, Limits, MINUTE, Why,
+    Answer, Appointment, HORIZON, LONGEST_ABSENCE, Limits, MINUTE, Refusal, Scarce, Why,
     day::{self, DayCount, GUARD},
+    learn::{Learned, MOST},
     margins::{burst, short_window, tolerance, way},
     pace::Pace,
     window::WindowLog,
@@ -38,30 +39,94 @@ pub struct Account {
 
 #[derive(Debug, Clone)]
 struct Requests {
+    /// Per minute; none: measured since the first refusal.
+    declared: Option<u64>,
+    learned: Learned,
     minute: WindowLog,
     short: Option<WindowLog>,
+    /// What the short log allows of what is declared.
+    short_count: u64,
     pace: Pace,
+    /// Since when it is logged; 0: it is not yet.
+    since: u64,
 }
 
 #[derive(Debug, Clone)]
 struct Tokens {
+    declared: u64,
+    learned: Learned,
     minute: WindowLog,
     pace: Pace,
+    since: u64,
 }
+
+impl Requests {
+    fn new(declared: Option<u64>, spread_seconds: f64, tolerance: u64) -> Self {
+        let log = |limit, stretch| WindowLog::new(limit, stretch, tolerance + way(stretch));
+        let short = declared.and_then(|n| short_window(n, spread_seconds));
+        let mut requests = Self {
+            declared,
+            learned: Learned::new(declared),
+            minute: log(0, MINUTE),
+            short: short.map(|(count, stretch)| log(count, stretch)),
+            short_count: short.map_or(0, |(count, _)| count),
+            pace: declared.map_or_else(Pace::unknown, |n| Pace::even(n, burst(n))),
+            since: 0,
+        };
+        requests.apply();
+        requests
+    }
+
+    /// Takes over what was learned.
+    fn apply(&mut self) {
+        let n = self.learned.per_minute().or(self.declared).unwrap_or(MOST);
+        self.minute.set_limit(n);
+        self.pace.set_rate(n);
+        if let (Some(short), Some(declared)) = (&mut self.short, self.declared) {
+            let part = u128::from(self.short_count) * u128::from(n) / u128::from(declared.max(1));
+            short.set_limit(u64::try_from(part).unwrap_or(u64::MAX).max(1));
+        }
+    }
+
+    fn used(&self, now: u64) -> u64 {
+        per_minute(&self.minute, self.since, now)
+    }
+}
+
+impl Tokens {
+    fn new(declared: u64, tolerance: u64) -> Self {
+        let minute = WindowLog::new(declared, MINUTE, tolerance + way(MINUTE));
+        Self { declared, learned: Learned::new(Some(declared)), minute, pace: Pace::loose(declared), since: 0 }
+    }
+
+    fn apply(&mut self) {
+        let n = self.learned.per_minute().unwrap_or(self.declared);
+        self.minute.set_limit(n);
+        self.pace.set_rate(n);
+    }
+
+    fn used(&self, now: u64) -> u64 {
+        per_minute(&self.minute, self.since, now)
+    }
+}
+
+/// What is in use at `now`, of a log that began at `since`.
+fn per_minute(log: &WindowLog, since: u64, now: u64) -> u64 {
+    log.held(now).saturating_mul(MINUTE) / now.saturating_sub(since).clamp(SHORTEST, MINUTE)
+}
+
+/// What is in use is not reckoned from less, in microseconds.
+const SHORTEST: u64 = 5_000_000;
 
 impl Account {
     /// An account of which nothing is used yet.
     pub fn new(limits: Limits) -> Self {
         let short = limits.requests_per_minute.and_then(|n| short_window(n, limits.spread_seconds));
         let tolerance = tolerance(short.map_or(MINUTE, |(_, stretch)| stretch));
-        let log = |limit, stretch| WindowLog::new(limit, stretch, tolerance + way(stretch));
+        let requests = limits.requests_per_minute;
         Self {
-            requests: limits.requests_per_minute.map(|n| Requests {
-                minute: log(n, MINUTE),
-                short: short.map(|(count, stretch)| log(count, stretch)),
-                pace: Pace::even(n, burst(n)),
-            }),
-            tokens: limits.tokens_per_minute.map(|n| Tokens { minute: log(n, MINUTE), pace: Pace::loose(n) }),
+            requests: requests.map(|n| Requests::new(Some(n), limits.spread_seconds, tolerance)),
+            tokens: limits.tokens_per_minute.map(|n| Tokens::new(n, tolerance)),
             day: limits.requests_per_day.map(|n| DayCount::new(n, limits.day_resets.clone())),
             tolerance,
             limits,
@@ -90,15 +155,18 @@ impl Account {
     }
 
     /// Its limits as numbers, for the same arithmetic in a script: the minute's log and the short one (limit, reach, width,
-    /// buckets; 0: none), the pace of requests (rate, period, slack), log and pace of tokens, requests per day.
+    /// buckets; 0: none), the pace of requests (rate, period, slack), log and pace of tokens, requests per day. To be asked of an
+    /// account that nothing was learned of. Where requests are not declared, their limit is 0 and the rest is what they are
+    /// measured with once they are refused.
     #[cfg(feature = "fleet")]
     pub(super) fn parameters(&self) -> [u64; 19] {
         let mut all = [0; 19];
-        if let Some(requests) = &self.requests {
-            all[..4].copy_from_slice(&requests.minute.parameters());
-            all[4..8].copy_from_slice(&requests.short.as_ref().map_or([0; 4], WindowLog::parameters));
-            all[8..11].copy_from_slice(&requests.pace.parameters());
-        }
+        let unknown = Requests::new(None, 0.0, self.tolerance);
+        let requests = self.requests.as_ref().unwrap_or(&unknown);
+        all[..4].copy_from_slice(&requests.minute.parameters());
+        all[0] = self.limits.requests_per_minute.unwrap_or(0);
+        all[4..8].copy_from_slice(&requests.short.as_ref().map_or([0; 4], WindowLog::parameters));
+        all[8..11].copy_from_slice(&requests.pace.parameters());
         if let Some(tokens) = &self.tokens {
             all[11..15].copy_from_slice(&tokens.minute.parameters());
             all[15..18].copy_from_slice(&tokens.pace.parameters());
@@ -114,6 +182,7 @@ impl Account {
         if let Some(why) = self.never(tokens) {
             return Answer::Never { why };
         }
+        self.raise(now);
         if let Some((at, why)) = self.away(now) {
             return Answer::Later { at, why };
         }
@@ -129,6 +198,11 @@ impl Account {
         }
         self.book(at, tokens);
         Answer::Go(Appointment { at, tokens })
+    }
+
+    /// When a request of `tokens` could be sent, for a choice between accounts; nothing is reserved.
+    pub fn free_at(&self, now: u64, tokens: u64) -> u64 {
+        self.earliest(now.max(self.seen), tokens).unwrap_or_else(|at| at)
     }
 
     /// Until when the account gives no appointment at all, so that another one should be asked: parked, its day full,
@@ -177,7 +251,7 @@ impl Account {
     /// as a full minute at most: more than that no provider can have allowed.
     pub fn settle(&mut self, appointment: &Appointment, actual_tokens: u64) {
         if let Some(limit) = &mut self.tokens {
-            let actual_tokens = actual_tokens.min(limit.minute.limit());
+            let actual_tokens = actual_tokens.min(limit.declared);
             limit.minute.remove(appointment.at, appointment.tokens.saturating_sub(actual_tokens));
             limit.minute.add(appointment.at, actual_tokens.saturating_sub(appointment.tokens));
             limit.pace.correct(appointment.tokens, actual_tokens);
@@ -188,6 +262,56 @@ impl Account {
     /// earlier are [missed](Account::missed).
     pub fn pause_until(&mut self, until: u64) {
         self.paused_until = self.paused_until.max(until);
+    }
+
+    /// A refusal of a call that was sent, for being too fast, at `now`: what it says of the limits is learned.
+    pub fn refused(&mut self, now: u64, refusal: Refusal) {
+        let now = self.tick(now);
+        let sent = now.saturating_sub(refusal.ago);
+        let of_requests = match (refusal.limit.of, &self.requests, &self.tokens) {
+            (_, _, None) | (Scarce::Requests, ..) => true,
+            (Scarce::Tokens, _, Some(_)) | (Scarce::Unknown, None, Some(_)) => false,
+            (Scarce::Unknown, Some(requests), Some(tokens)) => {
+                fill(requests.used(now), &requests.minute) >= fill(tokens.used(now), &tokens.minute)
+            }
+        };
+        if !of_requests {
+            if let Some(tokens) = &mut self.tokens {
+                tokens.learned.refused(now, sent, tokens.used(now), refusal.limit.per_minute);
+                tokens.apply();
+            }
+        } else if let Some(requests) = &mut self.requests {
+            if requests.declared.is_some() || sent >= requests.since {
+                requests.learned.refused(now, sent, requests.used(now), refusal.limit.per_minute);
+                requests.apply();
+            }
+        } else {
+            // What is in use is not known yet: it is from now on.
+            let mut requests = Requests::new(None, 0.0, self.tolerance);
+            requests.since = now;
+            self.requests = Some(requests);
+        }
+    }
+
+    /// What may be used in a minute, as far as it was learned: requests, tokens. None: what is declared.
+    pub fn learned(&self) -> (Option<u64>, Option<u64>) {
+        let requests = self.requests.as_ref().and_then(|requests| requests.learned.per_minute());
+        (requests, self.tokens.as_ref().and_then(|tokens| tokens.learned.per_minute()))
+    }
+
+    fn raise(&mut self, now: u64) {
+        if let Some(requests) = &mut self.requests {
+            let used = || per_minute(&requests.minute, requests.since, now);
+            if requests.learned.raise(now, used) {
+                requests.apply();
+            }
+        }
+        if let Some(tokens) = &mut self.tokens {
+            let used = || per_minute(&tokens.minute, tokens.since, now);
+            if tokens.learned.raise(now, used) {
+                tokens.apply();
+            }
+        }
     }
 
     /// Nothing more is sent on the day of `now`, as the provider says that its requests are used up. Returns when to come
@@ -287,25 +411,35 @@ impl Account {
 
     fn log(&mut self, at: u64, tokens: u64) {
         if let Some(requests) = &mut self.requests {
+            requests.since = if requests.since == 0 { at } else { requests.since };
+            requests.learned.called();
             requests.minute.add(at, 1);
             if let Some(short) = &mut requests.short {
                 short.add(at, 1);
             }
         }
         if let Some(limit) = &mut self.tokens {
-            limit.minute.add(at, tokens.min(limit.minute.limit()));
+            limit.since = if limit.since == 0 { at } else { limit.since };
+            limit.learned.called();
+            limit.minute.add(at, tokens.min(limit.declared));
         }
     }
 
     /// When the next caller turned away finds room in the queue: one after the other, at the pace of the account.
     fn turn_away(&mut self, now: u64, tokens: u64) -> u64 {
-        let requests = self.limits.requests_per_minute.map_or(0, |n| MINUTE / n);
-        let tokens = self.limits.tokens_per_minute.map_or(0, |n| tokens.saturating_mul(MINUTE) / n.max(1));
+        let requests = self.requests.as_ref().map_or(0, |limit| MINUTE / limit.minute.limit().max(1));
+        let tokens =
+            self.tokens.as_ref().map_or(0, |limit| tokens.saturating_mul(MINUTE) / limit.minute.limit().max(1));
         let behind = self.turned_away.saturating_add(requests.max(tokens));
         let freed = behind.max(self.newest.saturating_sub(HORIZON));
         self.turned_away = freed.min(now + LONGEST_ABSENCE).max(now + 1);
         self.turned_away
     }
+}
+
+/// Thousandths of its limit.
+fn fill(used: u64, log: &WindowLog) -> u64 {
+    used.saturating_mul(1_000) / log.limit().max(1)
 }
 
 #[cfg(test)]
@@ -316,6 +450,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::quota::NamedLimit;
 
     /// 2026-03-07T12:00:00-08:00; the night after it has 23 hours in Los Angeles.
     const START: u64 = 1_772_913_600_000_000;
@@ -698,6 +833,7 @@ mod tests {
             share: u64,
         },
         Pause(u64),
+        Refused(u64),
         ClockBack(u64),
         Restart,
     }
@@ -710,6 +846,7 @@ mod tests {
             3 => any::<usize>().prop_map(Step::GiveBack),
             3 => (any::<usize>(), 0_u64..=1_000).prop_map(|(which, share)| Step::Settle { which, share }),
             1 => (0..5 * SECOND).prop_map(Step::Pause),
+            2 => any::<u64>().prop_map(Step::Refused),
             1 => (0..90 * SECOND).prop_map(Step::ClockBack),
             1 => Just(Step::Restart),
         ];
@@ -786,6 +923,14 @@ mod tests {
                 Step::Pause(time) => {
                     self.paused = self.paused.max(self.now + time);
                     self.account.pause_until(self.paused);
+                }
+                Step::Refused(seed) => {
+                    let mut random = Random(seed);
+                    let of =
+                        [Scarce::Unknown, Scarce::Requests, Scarce::Tokens][usize::try_from(random.below(3)).unwrap()];
+                    let per_minute = (random.below(2) == 0).then(|| random.below(2_000));
+                    let refusal = Refusal { ago: random.below(2 * SECOND), limit: NamedLimit { of, per_minute } };
+                    self.account.refused(self.now, refusal);
                 }
                 Step::ClockBack(time) => {
                     self.account.tick(self.now);

@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use embedded::Embedded;
 
-use super::Limits;
 pub use super::desk::{Hall, Wait};
 use super::ledger::{End, Ledger, Settlement, Totals};
 pub use super::purse::Ceilings;
+use super::{Limits, Refusal};
 use crate::fault::Halt;
 use crate::price::Nano;
 use crate::state::StateError;
@@ -229,6 +229,15 @@ impl Gate {
             Books::Embedded(books) => books.pause(spec, pause).await,
             #[cfg(feature = "fleet")]
             Books::Shared(books) => books.pause(spec, pause).await,
+        }
+    }
+
+    /// The provider refuses a call as too fast: the account waits, and what that says of its limits is learned.
+    pub async fn refused(&self, spec: &AccountSpec, pause: Duration, refusal: Refusal) {
+        match &self.books {
+            Books::Embedded(books) => books.refused(spec, pause, refusal).await,
+            #[cfg(feature = "fleet")]
+            Books::Shared(books) => books.refused(spec, pause, refusal).await,
         }
     }
 

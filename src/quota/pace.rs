@@ -36,6 +36,16 @@ impl Pace {
         Self { rate: per_minute.max(1), period: MINUTE / 6 * 5, slack: MINUTE / 120, paid: 0 }
     }
 
+    /// A pace that nobody has declared yet, with bursts of half a second.
+    pub fn unknown() -> Self {
+        Self { rate: 1, period: MINUTE, slack: MINUTE / 120, paid: 0 }
+    }
+
+    /// Goes on with another amount in its period.
+    pub fn set_rate(&mut self, rate: u64) {
+        self.rate = rate.max(1);
+    }
+
     /// Rate, period and slack: what a pace elsewhere needs to do the same.
     #[cfg(feature = "fleet")]
     pub(super) fn parameters(&self) -> [u64; 3] {

@@ -42,13 +42,25 @@ impl WindowLog {
         self.limit
     }
 
+    /// Allows another amount from now on.
+    pub fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+
+    /// What still counts at `now`.
+    pub fn held(&self, now: u64) -> u64 {
+        let counts = |bucket: &u64| (bucket + 1) * self.width + self.reach > now;
+        let held = (self.oldest()..=self.head).filter(counts).map(|bucket| self.counts[self.slot(bucket)]);
+        held.fold(0, u64::saturating_add)
+    }
+
     /// How long an entry may matter, in microseconds.
     pub fn reach(&self) -> u64 {
         self.reach
     }
 
-    /// The earliest time from `from` on at which `amount` more fits. `from` is not before the newest entry, and `amount`
-    /// not above the limit.
+    /// The earliest time from `from` on at which `amount` more fits; one above the limit goes alone. `from` is not before the
+    /// newest entry.
     pub fn earliest(&self, from: u64, amount: u64) -> u64 {
         let (mut at, mut held) = (from, self.total);
         for bucket in self.oldest()..=self.head {

@@ -124,10 +124,15 @@ fn admit(
     if let Err(denied) = books.windows.admit(now, &key, &call.model.name, tokens) {
         books.stats.limit_violations += 1;
         drop(books);
-        return Err(match arrived.protocol {
+        let bare = denied.limit.bare.then_some(Fault::RateBare);
+        let bare = bare.and_then(|bare| match arrived.protocol {
+            Protocol::Gemini => gemini::errors::fault(bare, &call.model.name, 0),
+            Protocol::Openai => openai::errors::fault(bare, &call.model.name, 0),
+        });
+        return Err(bare.unwrap_or_else(|| match arrived.protocol {
             Protocol::Gemini => gemini::errors::over_limit(&call.model.name, &denied),
             Protocol::Openai => openai::errors::over_limit(&call.model.name, &denied),
-        });
+        }));
     }
     let room = books.windows.room(now, &key, &call.model.name);
     let seeded = draw::digest(&[&id.to_le_bytes(), &settings.seed.to_le_bytes()]);

@@ -162,7 +162,7 @@ fn latency(text: &str) -> Result<Latency, String> {
 }
 
 fn limit(text: &str) -> Result<Limit, String> {
-    let mut limit = Limit { model: "*".to_owned(), requests: None, tokens: None, window_ms: 60_000 };
+    let mut limit = Limit { model: "*".to_owned(), requests: None, tokens: None, window_ms: 60_000, bare: false };
     for pair in text.split(',') {
         let bad = || format!("{pair:?} is none of model=GLOB, requests=N, tokens=N, window=60s");
         let (name, value) = pair.split_once('=').ok_or_else(bad)?;

@@ -123,6 +123,9 @@ pub struct Limit {
     /// Length of the window in milliseconds. A day or more answers as a daily quota.
     #[serde(default = "a_minute")]
     pub window_ms: u64,
+    /// Refusals do not say which limit was met, nor for how long.
+    #[serde(default)]
+    pub bare: bool,
 }
 
 fn any_model() -> String {

@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     fn windows(requests: Option<u64>, tokens: Option<u64>, window_ms: u64) -> Windows {
-        Windows::new(&[Limit { model: "gemini-*".into(), requests, tokens, window_ms }])
+        Windows::new(&[Limit { model: "gemini-*".into(), requests, tokens, window_ms, bare: false }])
     }
 
     #[test]
@@ -274,8 +274,13 @@ mod tests {
 
     #[test]
     fn a_refusal_by_one_limit_takes_nothing_from_another() {
-        let limit =
-            |requests, window_ms| Limit { model: "*".into(), requests: Some(requests), tokens: None, window_ms };
+        let limit = |requests, window_ms| Limit {
+            model: "*".into(),
+            requests: Some(requests),
+            tokens: None,
+            window_ms,
+            bare: false,
+        };
         let mut w = Windows::new(&[limit(2, 1_000), limit(1, 100)]);
         assert!(w.admit(0, "k", "m", 1).is_ok());
         for now in 1..50 {

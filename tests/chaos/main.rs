@@ -22,6 +22,10 @@ mod it {
     pub(crate) mod load;
     #[cfg(feature = "fleet")]
     pub(crate) mod money;
+    #[cfg(feature = "fleet")]
+    pub(crate) mod pace;
+    #[cfg(feature = "fleet")]
+    pub(crate) mod quota;
     pub(crate) mod support;
     #[cfg(feature = "fleet")]
     pub(crate) mod worker;
@@ -109,6 +113,32 @@ fn half_the_money_of_two_thousand_jobs_with_two_hundred_in_flight_and_five_worke
     println!("{}", it::money::ceiling("chaos-money", 2_000, 67, 5));
 }
 
+#[cfg(feature = "fleet")]
+#[test]
+fn five_minutes_of_eight_workers_at_the_limit_of_which_two_are_killed() {
+    let case = it::pace::Case { workers: 8, kills: 2, declared: Some(1_200), bare: false, before: 6, periods: 29 };
+    let used = it::pace::used("chaos-pace", case);
+    println!("{}", used.text);
+    assert!(used.refusals == 0 && used.share >= 0.98, "{}", used.text);
+}
+
+#[cfg(feature = "fleet")]
+#[test]
+fn minutes_five_to_ten_at_a_limit_that_is_declared_a_fifth_too_high() {
+    for (prefix, bare) in [("chaos-named", false), ("chaos-bare", true)] {
+        let case = it::pace::Case { workers: 8, kills: 2, declared: Some(1_440), bare, before: 29, periods: 29 };
+        let used = it::pace::used(prefix, case);
+        println!("{}", used.text);
+        assert!(used.refused < 0.01 && used.share >= 0.95, "{}", used.text);
+    }
+}
+
+#[cfg(feature = "fleet")]
+#[test]
+fn a_hundred_thousand_histories_of_the_script_and_the_model() {
+    it::quota::histories("chaos-histories", 100_000);
+}
+
 /// Each clip is decoded once, however many items show it.
 fn decoded(items: usize, clips: u64) -> String {
     let (sim, work) = (Sim::plain(), Workdir::with_clips(clips));
@@ -129,7 +159,7 @@ fn tokens() -> String {
     one_account(&work, &probe).corpus(&one).run().expect(0);
     let stats = probe.stats();
     let limit = 12 * stats.prompt_tokens.div_ceil(stats.answered);
-    let limits = vec![Limit { model: "*".into(), requests: None, tokens: Some(limit), window_ms: 60_000 }];
+    let limits = vec![Limit { model: "*".into(), requests: None, tokens: Some(limit), window_ms: 60_000, bare: false }];
     let (sim, work) = (Sim::start(Settings { limits, ..Settings::default() }), Workdir::with_clips(1));
     let file = work.items("items.jsonl", &corpus(30, 1));
     let config = format!("[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\ntokens_per_minute = {limit}\n");

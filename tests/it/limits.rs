@@ -10,7 +10,7 @@ use crate::load::{one_account, rate};
 use crate::support::{Sim, Workdir, corpus, until};
 
 fn limited(requests: u64, window_ms: u64, latency_ms: u64) -> Settings {
-    let limit = Limit { model: "*".into(), requests: Some(requests), tokens: None, window_ms };
+    let limit = Limit { model: "*".into(), requests: Some(requests), tokens: None, window_ms, bare: false };
     Settings { limits: vec![limit], latency: Latency::Fixed { ms: latency_ms }, ..Settings::default() }
 }
 

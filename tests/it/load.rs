@@ -96,7 +96,7 @@ pub(crate) fn killed(items: usize, clips: u64, kills: usize, seed: u64) -> Strin
 
 /// 64 in flight on 600 requests a minute, which the simulator enforces over any 10 s: none too many, and the rate used.
 pub(crate) fn rate(periods: u32, latency: Latency, faults: Faults) -> String {
-    let limits = vec![Limit { model: "*".into(), requests: Some(100), tokens: None, window_ms: 10_000 }];
+    let limits = vec![Limit { model: "*".into(), requests: Some(100), tokens: None, window_ms: 10_000, bare: false }];
     let settings = Settings { limits, latency, faults, trust_media: true, ..Settings::default() };
     let (sim, work) = (Sim::start(settings), Workdir::with_clips(1));
     // Enough work for any time: each item has its 15 calls.

@@ -23,6 +23,8 @@ mod media;
 mod money;
 #[cfg(feature = "fleet")]
 mod operations;
+#[cfg(feature = "fleet")]
+mod pace;
 mod parity;
 #[cfg(feature = "fleet")]
 mod preflight;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aurelia::price::Nano;
 use aurelia::quota::gate::shared::step::{Answer, Books, Ceilings, Money, Of, Place, Said, Scope, Step};
 use aurelia::quota::ledger::{End, Totals};
-use aurelia::quota::{Account, Answer as Told, Appointment, Limits};
+use aurelia::quota::{Account, Answer as Told, Appointment, Limits, NamedLimit, Refusal, Scarce};
 use aurelia::shared::Redis;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -50,6 +50,7 @@ enum Event {
     Settle { which: usize, tokens: u64 },
     Back { which: usize },
     Pause { seconds: u64 },
+    Refused { pause: u64, refusal: Refusal },
     Park,
 }
 
@@ -67,6 +68,14 @@ fn limits() -> impl Strategy<Value = Limits> {
     )
 }
 
+/// Pauses in microseconds, and what the refusals behind them say.
+fn refusals() -> impl Strategy<Value = (u64, Refusal)> {
+    let of = prop_oneof![Just(Scarce::Unknown), Just(Scarce::Requests), Just(Scarce::Tokens)];
+    let told = prop_oneof![4 => Just(None), 1 => (0_u64..3_000).prop_map(Some), 1 => Just(Some(u64::MAX >> 12))];
+    (0..2 * SECOND, 0..3 * SECOND, of, told)
+        .prop_map(|(pause, ago, of, per_minute)| (pause, Refusal { ago, limit: NamedLimit { of, per_minute } }))
+}
+
 /// Batches, each with the time that passes before it.
 fn events() -> impl Strategy<Value = Vec<(u64, Vec<Event>)>> {
     let event = prop_oneof![
@@ -74,10 +83,11 @@ fn events() -> impl Strategy<Value = Vec<(u64, Vec<Event>)>> {
         4 => (any::<usize>(), 0_u64..300_000).prop_map(|(which, tokens)| Event::Settle { which, tokens }),
         2 => any::<usize>().prop_map(|which| Event::Back { which }),
         1 => (0_u64..20).prop_map(|seconds| Event::Pause { seconds }),
+        2 => refusals().prop_map(|(pause, refusal)| Event::Refused { pause, refusal }),
         1 => Just(Event::Park),
     ];
     let step = prop_oneof![6 => 0_u64..400_000, 3 => 0..5 * SECOND, 1 => 0..90 * SECOND];
-    proptest::collection::vec((step, proptest::collection::vec(event, 1..4)), 1..40)
+    proptest::collection::vec((step, proptest::collection::vec(event, 1..9)), 1..14)
 }
 
 /// The script and the model over one history.
@@ -118,6 +128,11 @@ async fn compare(books: &Books, limits: Limits, batches: &[(u64, Vec<Event>)]) -
                     model.pause_until(now + seconds * SECOND);
                     (Step::Pause(Duration::from_secs(*seconds)), None)
                 }
+                Event::Refused { pause, refusal } => {
+                    model.pause_until(now + pause);
+                    model.refused(now, *refusal);
+                    (Step::Refused(Duration::from_micros(*pause), *refusal), None)
+                }
                 Event::Park => {
                     model.park_until_day_reset(now);
                     (Step::Park, None)
@@ -141,19 +156,31 @@ async fn compare(books: &Books, limits: Limits, batches: &[(u64, Vec<Event>)]) -
     Ok(())
 }
 
+/// So many random histories; four at a time, since each waits for the server.
+pub(crate) fn histories(prefix: &str, cases: u32) {
+    let redis = RedisServer::shared();
+    std::thread::scope(|scope| {
+        for part in 0..4 {
+            let redis = redis.clone();
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let count = std::cell::Cell::new(0);
+                let config = Config { cases: cases / 4, failure_persistence: None, ..Config::default() };
+                let ran = TestRunner::new(config).run(&(limits(), events()), |(limits, events)| {
+                    count.set(count.get() + 1);
+                    let name = format!("{prefix}-{part}-{}", count.get());
+                    let books = Books::new(Redis::new(redis.parse().unwrap(), name));
+                    runtime.block_on(compare(&books, limits, &events))
+                });
+                ran.unwrap();
+            });
+        }
+    });
+}
+
 #[test]
 fn the_script_gives_the_appointments_of_the_model_over_random_histories() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let redis = RedisServer::shared();
-    let count = std::cell::Cell::new(0);
-    let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
-    let case = (limits(), events());
-    let ran = runner.run(&case, |(limits, events)| {
-        count.set(count.get() + 1);
-        let books = Books::new(Redis::new(redis.parse().unwrap(), format!("model-{}", count.get())));
-        runtime.block_on(compare(&books, limits, &events))
-    });
-    ran.unwrap();
+    histories("model", 10_000);
 }
 
 #[tokio::test]

@@ -219,7 +219,7 @@ fn a_days_quota_that_is_used_up_ends_with_75_and_says_until_when() {
         "items.jsonl",
         &[json!({ "id": "one", "video": "clips/0.mp4", "query": "What? [[sim: scores=4/5/8]]" })],
     );
-    let limit = Limit { model: "gemini*".into(), requests: Some(3), tokens: None, window_ms: 86_400_000 };
+    let limit = Limit { model: "gemini*".into(), requests: Some(3), tokens: None, window_ms: 86_400_000, bare: false };
     sim.set(|settings| settings.limits = vec![limit]);
     let output = Aurelia::new(&work, &sim).corpus(&items).args(["--max-wait", "1s"]).run().expect(75);
     let sentence = output.sentence();

@@ -513,7 +513,7 @@ async fn drawn_faults_repeat_with_the_seed_and_end_after_the_most_in_a_row() {
 
 #[tokio::test]
 async fn a_window_lets_in_what_it_says_and_opens_when_it_says() {
-    let limits = vec![Limit { model: "gemini-*".into(), requests: Some(3), tokens: None, window_ms: 400 }];
+    let limits = vec![Limit { model: "gemini-*".into(), requests: Some(3), tokens: None, window_ms: 400, bare: false }];
     let simulator = started(Settings { limits, ..Settings::default() }).await;
     let addr = simulator.addr();
     for n in 0..3 {
@@ -535,7 +535,7 @@ async fn a_window_lets_in_what_it_says_and_opens_when_it_says() {
 
 #[tokio::test]
 async fn openai_tokens_count_with_the_output_asked_for() {
-    let limits = vec![Limit { model: "*".into(), requests: None, tokens: Some(1_000), window_ms: 60_000 }];
+    let limits = vec![Limit { model: "*".into(), requests: None, tokens: Some(1_000), window_ms: 60_000, bare: false }];
     let simulator = started(Settings { limits, ..Settings::default() }).await;
     let mut body = chat("Hello");
     body["max_tokens"] = json!(600);

@@ -275,7 +275,7 @@ fn accepted(n: usize, first: &str) -> Vec<Value> {
 #[test]
 fn calls_that_wait_for_a_key_that_is_away_for_long_go_to_another_and_upload_their_clip_there_once() {
     // A day of ten calls: the eleventh finds the first key used up while others wait for their turn with it.
-    let day = Limit { model: "gemini*".into(), requests: Some(15), tokens: None, window_ms: 86_400_000 };
+    let day = Limit { model: "gemini*".into(), requests: Some(15), tokens: None, window_ms: 86_400_000, bare: false };
     let sim = Sim::start(Settings { limits: vec![day], ..Settings::default() });
     let work = Workdir::with_clips(1);
     let one_by_one = "[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\nconcurrency = 1\n";

@@ -23,6 +23,7 @@ use crate::media::cache::{Making, failed, on_disk};
 use crate::media::library::blocking;
 use crate::media::{MediaError, MediaErrorKind};
 use crate::provider::{Billed, CallError, CallErrorKind};
+use crate::quota::NamedLimit;
 use crate::retry;
 
 /// Bytes are written in pieces of about this size.
@@ -89,7 +90,13 @@ pub(super) async fn run(
         if transfer.came() > furthest {
             (attempt, furthest, policy) = (1, transfer.came(), remote.store.policy);
         }
-        let error = CallError { kind: CallErrorKind::Unavailable, billed: Billed::No, message, retry_after: hint };
+        let error = CallError {
+            kind: CallErrorKind::Unavailable,
+            billed: Billed::No,
+            message,
+            retry_after: hint,
+            limit: NamedLimit::default(),
+        };
         // A long wait is for those who hold nothing meanwhile.
         let short = hint.is_none_or(|hint| hint <= policy.max);
         let wait = policy.delay(attempt, &error, retry::jitter()).filter(|_| short);

@@ -10,6 +10,7 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 use crate::provider::{CallError, CallErrorKind, failure, hints};
+use crate::quota::{NamedLimit, Scarce};
 
 /// Added to every delay the provider names, since clocks and roundings differ.
 const MARGIN: Duration = Duration::from_millis(100);
@@ -28,6 +29,7 @@ pub(super) fn classify(status: u16, headers: &HeaderMap, answer: Option<&Value>,
     let message = message.to_ascii_lowercase();
     let details = error["details"].as_array().map(Vec::as_slice).unwrap_or_default();
 
+    let limit = if status == 429 { named(details) } else { NamedLimit::default() };
     let (kind, retry_after) = match status {
         429 => exhausted(&message, details, hints::in_headers(headers)),
         400 => (bad_request(&name, &message, details), hints::in_headers(headers)),
@@ -48,7 +50,22 @@ pub(super) fn classify(status: u16, headers: &HeaderMap, answer: Option<&Value>,
         _ => "",
     };
     let name = if name.is_empty() { name } else { format!(" {name}") };
-    failure::answered(kind, format!("status {status}{name}: {quote}{note}"), retry_after)
+    CallError { limit, ..failure::answered(kind, format!("status {status}{name}: {quote}{note}"), retry_after) }
+}
+
+/// The limit by the minute that a 429 names, the first of several.
+fn named(details: &[Value]) -> NamedLimit {
+    let violations = details.iter().filter_map(|detail| detail["violations"].as_array()).flatten();
+    let limits = violations.filter_map(|violation| {
+        let id = text(violation, "quotaId").to_ascii_lowercase();
+        let of = match id.contains("perminute") {
+            true if id.contains("token") => Scarce::Tokens,
+            true if id.contains("request") => Scarce::Requests,
+            _ => return None,
+        };
+        Some(NamedLimit { of, per_minute: text(violation, "quotaValue").parse().ok() })
+    });
+    limits.into_iter().next().unwrap_or_default()
 }
 
 /// A 400 is the item's fault but where it speaks of the key or its project.

@@ -12,10 +12,11 @@ use reqwest::header::LOCATION;
 use super::Answer;
 use crate::provider::credentials::Credential;
 use crate::provider::{Billed, CallError, CallErrorKind, Endpoint, failure};
+use crate::quota::NamedLimit;
 
 /// A call whose way to the provider failed.
 pub(super) fn lost(billed: Billed, message: String) -> CallError {
-    CallError { kind: CallErrorKind::Unavailable, billed, message, retry_after: None }
+    CallError { kind: CallErrorKind::Unavailable, billed, message, retry_after: None, limit: NamedLimit::default() }
 }
 
 /// A deadline that passed, by its name and its seconds.
@@ -60,8 +61,8 @@ pub(in crate::provider) fn without_secret(body: Bytes, credential: &Credential) 
 
 /// The error as it leaves: with the endpoint's name in front, a note behind and without the secret.
 pub(super) fn named(endpoint: &Endpoint, credential: &Credential, error: CallError, note: &str) -> CallError {
-    let CallError { kind, billed, message, retry_after } = error;
-    let message = failure::redact(&message, credential.expose());
+    let CallError { message, .. } = &error;
+    let message = failure::redact(message, credential.expose());
     let note = failure::redact(note, credential.expose());
-    CallError { kind, billed, message: format!("{}: {message}{note}", endpoint.name), retry_after }
+    CallError { message: format!("{}: {message}{note}", endpoint.name), ..error }
 }

@@ -10,6 +10,7 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 use crate::provider::{CallError, CallErrorKind, failure, hints};
+use crate::quota::{NamedLimit, Scarce};
 
 /// Added to a delay the provider names, since clocks and roundings differ.
 const MARGIN: Duration = Duration::from_millis(100);
@@ -30,7 +31,40 @@ pub(super) fn classify(status: u16, headers: &HeaderMap, answer: Option<&Value>,
     };
     let code = [&said.code, &said.kind].into_iter().find(|name| !name.is_empty() && **name != status.to_string());
     let code = code.map(|code| format!(" {}", failure::words(code))).unwrap_or_default();
-    failure::answered(kind, format!("status {status}{code}: {quote}{note}"), retry_after)
+    let limit = if kind == CallErrorKind::Throttled { named(&said, &lower, headers) } else { NamedLimit::default() };
+    CallError { limit, ..failure::answered(kind, format!("status {status}{code}: {quote}{note}"), retry_after) }
+}
+
+/// The limit by the minute that is used up, by the words or else by the headers. A header's limit may be a day's: it counts where it is
+/// full again within a minute.
+fn named(said: &Said, message: &str, headers: &HeaderMap) -> NamedLimit {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let full_within_a_minute = |name: &str| {
+        let reset = header(&format!("x-ratelimit-reset-{name}")).and_then(hints::duration);
+        reset.is_some_and(|reset| reset <= Duration::from_mins(1))
+    };
+    for (of, name) in [(Scarce::Requests, "requests"), (Scarce::Tokens, "tokens")] {
+        let by_words = message.contains(&format!("{name} per min"));
+        let by_headers = full_within_a_minute(name) && header(&format!("x-ratelimit-remaining-{name}")) == Some("0");
+        if by_words || by_headers {
+            let spoken = by_words.then(|| figure(message, "limit ")).flatten();
+            let limit = || header(&format!("x-ratelimit-limit-{name}")).and_then(|limit| limit.parse().ok());
+            return NamedLimit { of, per_minute: spoken.or_else(|| by_headers.then(limit).flatten()) };
+        }
+    }
+    let of = match said.kind.as_str() {
+        "requests" => Scarce::Requests,
+        "tokens" => Scarce::Tokens,
+        _ => Scarce::Unknown,
+    };
+    NamedLimit { of, per_minute: None }
+}
+
+/// The whole number after the last of these words, commas between its digits left out.
+fn figure(message: &str, words: &str) -> Option<u64> {
+    let (_, rest) = message.rsplit_once(words)?;
+    let digits = rest.chars().take_while(|c| c.is_ascii_digit() || *c == ',').filter(|c| *c != ',');
+    digits.collect::<String>().parse().ok()
 }
 
 /// The status an error inside a 2xx stands for, if there is one: gateways put it into `code`.

@@ -19,7 +19,7 @@ use crate::quota::day::DAY;
 use crate::quota::desk::{Desk, Hall, NoAppointment};
 use crate::quota::ledger::{End, Ledger, Settlement, Totals};
 use crate::quota::purse::{Ceilings, Hold, NoHold, Purse, Sent};
-use crate::quota::{Account, Appointment, Why, day};
+use crate::quota::{Account, Appointment, Refusal, Why, day};
 
 /// The books of one run.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Embedded {
     ) -> Result<(usize, Taken), NoReservation> {
         loop {
             self.hall.none_held(stop).await?;
-            let (chosen, desk) = self.choose(accounts, longest, stop).await?;
+            let (chosen, desk) = self.choose(accounts, tokens, longest, stop).await?;
             let slot = match &desk.slots {
                 None => None,
                 Some(slots) => tokio::select! {
@@ -148,6 +148,15 @@ impl Embedded {
         }
     }
 
+    pub(super) async fn refused(&self, spec: &AccountSpec, pause: Duration, refusal: Refusal) {
+        if let Some(desk) = self.accounts.lock().await.get(&spec.name) {
+            let now = self.hall.clock.now();
+            let mut account = lock(&desk.account);
+            account.pause_until(now.saturating_add(micros(pause)));
+            account.refused(now, refusal);
+        }
+    }
+
     pub(super) async fn absence(&self, spec: &AccountSpec, stop: &CancellationToken) -> Result<Duration, Halt> {
         let desk = self.desk(spec, stop).await?;
         let away = lock(&desk.account).away(self.hall.clock.now());
@@ -168,23 +177,36 @@ impl Embedded {
         }
     }
 
-    /// The first account that is not away; when all are, waits until the earliest is back, if that is within `longest`.
+    /// Of the accounts that are not away the one that is free first, of several the first; when all are away, waits until the
+    /// earliest is back, if that is within `longest`.
     async fn choose(
         &self,
         accounts: &[&AccountSpec],
+        tokens: u64,
         longest: Duration,
         stop: &CancellationToken,
     ) -> Result<(usize, Arc<Desk>), NoReservation> {
         loop {
             let mut earliest = None;
+            let mut chosen: Option<(u64, usize, Arc<Desk>)> = None;
             for (index, spec) in accounts.iter().enumerate() {
                 let desk = self.desk(spec, stop).await?;
-                let away = lock(&desk.account).away(self.hall.clock.now());
+                let now = self.hall.clock.now();
+                let (away, free_at) = {
+                    let account = lock(&desk.account);
+                    (account.away(now), account.free_at(now, tokens))
+                };
                 match away {
-                    None => return Ok((index, desk)),
+                    None if chosen.as_ref().is_none_or(|(first, ..)| free_at < *first) => {
+                        chosen = Some((free_at, index, desk));
+                    }
+                    None => {}
                     Some(away) if earliest.is_none_or(|(at, _)| away.0 < at) => earliest = Some(away),
                     Some(_) => {}
                 }
+            }
+            if let Some((_, index, desk)) = chosen {
+                return Ok((index, desk));
             }
             let Some((at, why)) = earliest else {
                 return Err(Halt::Setup("a call has no account to be made with".to_owned()).into());
@@ -491,20 +513,33 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_in_line_moves_to_another_account_when_its_own_is_parked() {
-        let (mut first, second) = (spec("a"), spec("b"));
-        first.limits.requests_per_minute = Some(60);
+        let (mut first, mut second) = (spec("a"), spec("b"));
+        (first.limits.requests_per_minute, second.limits.requests_per_minute) = (Some(60), Some(60));
         let bench = Bench::new(None, Some(Duration::from_mins(1))).await;
         let mut sent = Vec::new();
-        for _ in 0..6 {
-            sent.push(bench.reserve(&first).await.unwrap());
+        for account in [&first, &second].repeat(6) {
+            sent.push(bench.reserve(account).await.unwrap());
         }
-        // The burst is used up: the next one is in line for a second.
+        // The bursts are used up: the next one is in line at the first for a second.
         let both = [&first, &second];
         let mut next = Box::pin(bench.gate.reserve(&both, 10, BOUND, &bench.stop));
         assert!(waits(&mut next).await);
         bench.gate.park(&first, None).await;
         assert_eq!(next.await.unwrap().0, 1);
-        assert_eq!(bench.rows().await, 7, "it left nothing behind");
+        assert_eq!(bench.rows().await, 13, "it left nothing behind");
+    }
+
+    #[tokio::test]
+    async fn of_several_accounts_the_one_that_is_free_first_makes_the_call() {
+        let (mut first, second) = (spec("a"), spec("b"));
+        first.limits.requests_per_minute = Some(60);
+        let bench = Bench::new(None, None).await;
+        let mut chosen = Vec::new();
+        for _ in 0..9 {
+            chosen.push(bench.gate.reserve(&[&first, &second], 10, BOUND, &bench.stop).await.unwrap());
+        }
+        let chosen: Vec<usize> = chosen.into_iter().map(|(which, _)| which).collect();
+        assert_eq!(chosen, [0, 0, 0, 0, 0, 0, 1, 1, 1], "the seventh call of the first would have to wait");
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 --
 -- KEYS: the account, calls in flight by account, open calls, their leases, money.
 -- ARGV: one JSON object, since many arguments cost more than the work. c: the clock (none: the server's); a: the account;
--- n: how far ahead an appointment may be, the longest absence, 19 numbers of the limits, four midnights, their guard, the
+-- k: how many calls of this script for the account the caller knows of; n: how far ahead an appointment may be, the longest absence, 19 numbers of the limits, four midnights, their guard, the
 -- places there are; s: the steps.
 local asked = cjson.decode(ARGV[1])
 local account, N, steps = asked.a, asked.n, asked.s
@@ -28,6 +28,10 @@ if not now then
   now = time[1] * 1000000 + time[2]
 end
 if get('seen') > now then now = get('seen') else set('seen', now) end
+
+-- A caller that knows of more than is here was told of what the store has lost since.
+local lost = (asked.k or 0) > get('sequence')
+set('sequence', math.max(get('sequence'), asked.k or 0) + 1)
 
 -- Window logs: 'h' newest bucket, 't' total, 'w' width, 'c' counts.
 local function oldest(l) return math.max(0, l.h + 1 - l.n) end
@@ -59,6 +63,13 @@ local function remove(l, at, amount)
     l.t = math.max(0, l.t - taken)
   end
 end
+local function in_use(l, field)
+  local held = 0
+  for bucket = oldest(l), l.h do
+    if (bucket + 1) * l.w + l.reach > now then held = held + l.c[bucket % l.n + 1] end
+  end
+  return math.floor(held * 60000000 / math.min(math.max(now - get(field .. '.since'), 5000000), 60000000))
+end
 local function earliest(l, from, amount)
   local at, held = from, l.t
   for bucket = oldest(l), l.h do
@@ -71,8 +82,9 @@ local function earliest(l, from, amount)
   end
   return at
 end
+-- Requests that are not declared are measured from their first refusal on.
 local function log(field, at)
-  if N[at] == 0 then return nil end
+  if N[at] == 0 and not (field == 'm' and get('r.since') > 0) then return nil end
   local l = { field = field, limit = N[at], reach = N[at + 1], w = N[at + 2], n = N[at + 3], h = 0, t = 0, c = {} }
   for i = 1, l.n do l.c[i] = 0 end
   local kept = A[field] and cmsgpack.unpack(A[field])
@@ -93,12 +105,103 @@ end
 
 local minute, short, volume = log('m', 3), log('s', 7), log('v', 14)
 
+-- Then every window counts as just filled.
+if lost then
+  local reach = math.max(minute and minute.reach or 0, volume and volume.reach or 0)
+  set('paused', math.max(get('paused'), now + reach))
+end
+
 -- Paces.
 local function cost(p, amount) return math.ceil(amount * p.period / p.rate) end
 local function pace(field, at)
   return { field = field, rate = math.max(1, N[at]), period = N[at + 1], slack = N[at + 2] }
 end
 local requests, volumes = pace('pr', 11), pace('pv', 18)
+
+-- What refusals taught, as learn.rs has it; of requests ('r') and of tokens ('t'), in thousandths.
+local ONE, MOST, MINUTE = 1000, 10000000000, 60000000
+local CUTS = { 3, 6, 12, 25, 50 }
+local DECLARED = { r = N[3], t = N[14] }
+local function learned(of)
+  local allowed = get(of .. '.allowed')
+  if allowed > 0 then return math.max(1, math.floor(allowed / ONE)) end
+end
+local function apply()
+  if minute then
+    local n = learned('r') or (N[3] > 0 and N[3]) or MOST
+    minute.limit, requests.rate = n, math.max(1, n)
+    if short then short.limit = n == N[3] and N[7] or math.max(1, math.floor(N[7] * n / N[3])) end
+  end
+  if volume then
+    local n = learned('t') or N[14]
+    volume.limit, volumes.rate = n, math.max(1, n)
+  end
+end
+local function current(of)
+  local allowed, declared = get(of .. '.allowed'), math.min(DECLARED[of], MOST)
+  return (allowed > 0 and allowed) or (declared > 0 and declared * ONE) or nil
+end
+local function learn(of, sent, used, told)
+  if sent < get(of .. '.cut') then return end
+  set(of .. '.refusals', get(of .. '.refusals') + 1)
+  local again = get(of .. '.cut') > 0 and now < get(of .. '.cut') + MINUTE
+  local many = get(of .. '.refusals') >= 3 and get(of .. '.refusals') * 100 >= get(of .. '.calls') * 8
+  if again and not many then return end
+  local now_allowed = current(of)
+  if told == 0 or told > MOST then told = nil end
+  if told then
+    set(of .. '.told', told)
+    set(of .. '.heard', now)
+  end
+  if told and (not now_allowed or told * ONE < now_allowed) then
+    set(of .. '.wall', told * ONE)
+    set(of .. '.allowed', told * ONE)
+    set(of .. '.cuts', 0)
+  else
+    set(of .. '.cuts', again and math.min(get(of .. '.cuts') + 1, 4) or 0)
+    used = math.min(math.max(used, 1), MOST) * ONE
+    local wall = used
+    if now_allowed then wall = math.min(now_allowed, math.max(used, math.floor(now_allowed / 2))) end
+    wall = math.max(wall, ONE)
+    set(of .. '.wall', wall)
+    set(of .. '.allowed', wall - math.floor(wall * CUTS[get(of .. '.cuts') + 1] / 100))
+  end
+  local least = math.floor(math.min(DECLARED[of], MOST) * ONE / 20)
+  set(of .. '.allowed', math.max(get(of .. '.allowed'), least, ONE))
+  set(of .. '.calls', 0)
+  set(of .. '.refusals', 0)
+  set(of .. '.cut', now)
+  set(of .. '.raised', now)
+  set(of .. '.raises', 0)
+end
+local function called(of)
+  if get(of .. '.cut') > 0 then set(of .. '.calls', get(of .. '.calls') + 1) end
+end
+local function raise(of, l)
+  local allowed, wall = get(of .. '.allowed'), get(of .. '.wall')
+  if allowed == 0 or now < get(of .. '.raised') + MINUTE / 6 then return end
+  set(of .. '.raised', now)
+  if math.min(in_use(l, of), MOST) * ONE * 10 < allowed * 8 then return end
+  local step
+  if allowed * 100 < wall * 95 then
+    step = math.floor(wall / 30)
+  elseif allowed * 100 <= wall * 105 then
+    step = math.floor(wall / 1200)
+  else
+    set(of .. '.raises', math.min(get(of .. '.raises') + 1, 10))
+    step = math.min(math.floor(wall / 1200) * 2 ^ get(of .. '.raises'), math.floor(wall / 10))
+  end
+  local believed = get(of .. '.told') > 0 and now < get(of .. '.heard') + 60 * MINUTE
+  allowed = math.min(allowed + math.max(step, 1), (believed and get(of .. '.told') or MOST) * ONE)
+  if DECLARED[of] > 0 and allowed >= math.min(DECLARED[of], MOST) * ONE then
+    allowed = 0
+    set(of .. '.wall', 0)
+  end
+  set(of .. '.allowed', allowed)
+  apply()
+end
+apply()
+
 local function not_before(p, from) return math.max(from, get(p.field) - p.slack) end
 local function take(p, at, amount) set(p.field, math.max(get(p.field), at) + cost(p, amount)) end
 local function recover(p, l)
@@ -158,6 +261,8 @@ local function away()
 end
 
 local function appoint(tokens)
+  if minute then raise('r', minute) end
+  if volume then raise('t', volume) end
   local at, why = away()
   if at then return nil, at, why end
   at = math.max(now, get('newest'), get('paused'))
@@ -180,12 +285,16 @@ local function appoint(tokens)
   end
   set('newest', at)
   if minute then
+    if get('r.since') == 0 then set('r.since', at) end
+    called('r')
     add(minute, at, 1)
     if short then add(short, at, 1) end
     take(requests, at, 1)
   end
   if volume then
-    add(volume, at, math.min(tokens, volume.limit))
+    if get('t.since') == 0 then set('t.since', at) end
+    called('t')
+    add(volume, at, math.min(tokens, N[14]))
     take(volumes, at, tokens)
   end
   if per_day > 0 then day_take(at) end
@@ -207,7 +316,7 @@ end
 
 local function settle(at, reserved, actual)
   if not volume then return end
-  actual = math.min(actual, volume.limit)
+  actual = math.min(actual, N[14])
   remove(volume, at, math.max(0, reserved - actual))
   add(volume, at, math.max(0, actual - reserved))
   set('pv', math.max(0, get('pv') + cost(volumes, actual) - cost(volumes, reserved)))
@@ -341,6 +450,24 @@ function take.back(id)
   close(call, 0, false, 0)
   return { 1 }
 end
+-- A refusal for being too fast: the pause, how long ago the call was sent, what there was too much of, the limit named.
+function take.refused(_, pause, ago, of, told)
+  set('paused', math.max(get('paused'), now + pause))
+  local sent = math.max(0, now - ago)
+  local full = function(l, field) return math.floor(in_use(l, field) * 1000 / math.max(1, l.limit)) end
+  local of_tokens = volume and of ~= 'requests'
+    and (of == 'tokens' or not minute or full(minute, 'r') < full(volume, 't'))
+  if of_tokens then
+    learn('t', sent, in_use(volume, 't'), told)
+  elseif not minute then
+    set('r.since', now)
+    minute = log('m', 3)
+  elseif N[3] > 0 or sent >= get('r.since') then
+    learn('r', sent, in_use(minute, 'r'), told)
+  end
+  apply()
+  return { 1 }
+end
 function take.pause(_, long)
   set('paused', math.max(get('paused'), now + long))
   return { 1 }
@@ -387,4 +514,5 @@ for id, ends in pairs(opened) do
 end
 write('ZADD', KEYS[4], leases)
 write('HSET', KEYS[3], packed)
+answers[#answers + 1] = { get('sequence'), lost and 1 or 0 }
 return answers

@@ -30,7 +30,7 @@ use crate::price::Nano;
 use crate::quota::clock::micros;
 use crate::quota::desk::Hall;
 use crate::quota::ledger::{End, Totals};
-use crate::quota::{Account, Why};
+use crate::quota::{Account, Refusal, Why};
 use crate::retry::jitter;
 use crate::shared::{Redis, unique};
 use crate::state::StateError;
@@ -131,8 +131,11 @@ impl Shared {
             hall.none_held(stop).await?;
             let mut earliest: Option<(u64, Why)> = None;
             let mut busy = None;
-            for (index, spec) in accounts.iter().enumerate() {
-                let clerk = self.clerks.of(spec);
+            // The one that is free first, as far as was heard; those that are free now stay in turn.
+            let now = hall.clock.now();
+            let mut clerks: Vec<_> = accounts.iter().map(|spec| self.clerks.of(spec)).enumerate().collect();
+            clerks.sort_by_key(|(_, clerk)| clerk.free_at().max(now));
+            for (index, clerk) in clerks {
                 if let Some(why) = clerk.limits.refuses(tokens) {
                     return Err(NoReservation::Never(why));
                 }
@@ -201,7 +204,10 @@ impl Shared {
             let now = hall.clock.now();
             let at = match said.reserved() {
                 Answer::Go { delay } => now + micros(delay),
-                Answer::Later { delay, why } => return Ok(Asked::Later(now + micros(delay), why)),
+                Answer::Later { delay, why } => {
+                    clerk.is_free_at(now + micros(delay));
+                    return Ok(Asked::Later(now + micros(delay), why));
+                }
                 Answer::Busy => return Ok(Asked::Busy(PLACES)),
                 Answer::Reserved => return Ok(Asked::Busy(BUDGET)),
                 Answer::Spent { scope: Scope::Day(rest), .. } => {
@@ -209,6 +215,7 @@ impl Shared {
                 }
                 Answer::Spent { scope, spent } => return Err(Halt::Budget(self.too_little(scope, spent, bound)).into()),
             };
+            clerk.is_free_at(at);
             let taken = Taken { id, clerk: Arc::clone(clerk) };
             // The delay counts from when the server answered. An answer that was long on its way may be late already.
             let tolerance = clerk.limits.tolerance();
@@ -264,6 +271,10 @@ impl Shared {
 
     pub(super) async fn pause(&self, spec: &AccountSpec, pause: Duration) {
         told(self.clerks.of(spec).take(Step::Pause(pause)).await);
+    }
+
+    pub(super) async fn refused(&self, spec: &AccountSpec, pause: Duration, refusal: Refusal) {
+        told(self.clerks.of(spec).take(Step::Refused(pause, refusal)).await);
     }
 
     pub(super) async fn park(&self, spec: &AccountSpec, hint: Option<Duration>) {

@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_429_states_the_rate_per_minute_and_cuts_its_delay() {
-        let limit = Limit { model: "*".into(), requests: Some(100), tokens: None, window_ms: 10_000 };
+        let limit = Limit { model: "*".into(), requests: Some(100), tokens: None, window_ms: 10_000, bare: false };
         let denied = Denied { limit, counted: Counted::Requests, used: 100, asked: 1, wait_us: Some(1_681_228) };
         let body: Value = serde_json::from_str(&over_limit("gemini-2.5-flash", &denied).body).unwrap();
         let error = &body["error"];
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_daily_limit_says_per_day() {
-        let limit = Limit { model: "*".into(), requests: Some(5), tokens: None, window_ms: DAY_MS };
+        let limit = Limit { model: "*".into(), requests: Some(5), tokens: None, window_ms: DAY_MS, bare: false };
         let denied = Denied { limit, counted: Counted::Requests, used: 5, asked: 1, wait_us: Some(6_776_400_000) };
         let refusal = over_limit("gemini-2.5-flash", &denied);
         assert!(refusal.body.contains("GenerateRequestsPerDayPerProjectPerModel"));

@@ -138,7 +138,8 @@ pub(crate) fn over_limit(model: &str, denied: &Denied) -> Refusal {
         Counted::Requests => limit.requests,
         Counted::Tokens => limit.tokens,
     };
-    let most = most.unwrap_or(0);
+    let scale = if limit.window_ms >= DAY_MS { DAY_MS } else { 60_000 };
+    let most = most.unwrap_or(0).saturating_mul(scale) / limit.window_ms.max(1);
     let unit = unit(denied.counted, limit.window_ms);
     let head = format!("for {model} in organization org-simulated on {unit}: Limit {most}");
     let (used, asked) = (denied.used, denied.asked);
@@ -224,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_429_says_what_when_and_in_headers_too() {
-        let limit = Limit { model: "*".into(), requests: None, tokens: Some(30_000), window_ms: 60_000 };
+        let limit = Limit { model: "*".into(), requests: None, tokens: Some(30_000), window_ms: 60_000, bare: false };
         let denied = Denied { limit, counted: Counted::Tokens, used: 14_567, asked: 24_754, wait_us: Some(18_641_200) };
         let refusal = over_limit("gpt-4o", &denied);
         assert!(refusal.body.contains(

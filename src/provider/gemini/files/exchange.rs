@@ -16,6 +16,7 @@ use crate::provider::body::Body;
 use crate::provider::http::fault::{chain, late, without_secret};
 use crate::provider::http::progress::{Progress, Watched};
 use crate::provider::{Billed, CallError, CallErrorKind, failure};
+use crate::quota::NamedLimit;
 
 /// Most bytes of an answer: a page of a hundred files has a tenth of it.
 const MAX_ANSWER: usize = 1 << 20;
@@ -61,7 +62,13 @@ impl Answer {
 
 /// A failure of the way, or of a server that does not speak the protocol.
 pub(super) fn broken(message: String) -> CallError {
-    CallError { kind: CallErrorKind::Unavailable, billed: Billed::No, message, retry_after: None }
+    CallError {
+        kind: CallErrorKind::Unavailable,
+        billed: Billed::No,
+        message,
+        retry_after: None,
+        limit: NamedLimit::default(),
+    }
 }
 
 /// A request without a body, below the endpoint's base URL.

@@ -3,6 +3,7 @@
 //! A step alone costs the server ten times what it costs in company, so under load it is the batch that makes the difference;
 //! without load nothing waits. Steps are taken in the order in which they came.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
@@ -26,6 +27,10 @@ pub(super) struct Clerk {
     pub(super) limits: Account,
     concurrency: u32,
     desk: Mutex<Desk>,
+    /// How many takings of the account were seen: fewer in the store are a loss.
+    known: AtomicU64,
+    /// When a call may go next, as far as was heard, in the hall's microseconds.
+    free_at: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +60,16 @@ pub(super) type Heard = (Said, Instant);
 
 impl Clerk {
     pub(super) fn new(redis: Redis, books: Books, account: String, limits: Account, concurrency: u32) -> Self {
-        Self { redis, books, account, limits, concurrency, desk: Mutex::default() }
+        Self {
+            redis,
+            books,
+            account,
+            limits,
+            concurrency,
+            desk: Mutex::default(),
+            known: AtomicU64::new(0),
+            free_at: AtomicU64::new(0),
+        }
     }
 
     /// Takes a step, in its turn. Dropped half-way, it may have been taken; a reservation is given back then.
@@ -64,6 +78,15 @@ impl Clerk {
         self.put(step, tell);
         let over = || StateError::Failed { path: "quota".into(), message: "the process ends".to_owned() };
         told.await.unwrap_or_else(|_| Err(over()))
+    }
+
+    /// When a call may go next, as far as was heard: microseconds by the clock of the hall.
+    pub(super) fn free_at(&self) -> u64 {
+        self.free_at.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_free_at(&self, at: u64) {
+        self.free_at.store(at, Ordering::Relaxed);
     }
 
     fn put(self: &Arc<Self>, step: Step, tell: oneshot::Sender<Result<Heard, StateError>>) {
@@ -93,8 +116,12 @@ impl Clerk {
             let steps: Vec<&Step> = batch.iter().map(|(step, _)| step).collect();
             let place = Place { account: &self.account, limits: &self.limits, concurrency: self.concurrency };
             let asked = Instant::now();
-            match self.books.take(place, &steps).await {
-                Ok(answers) => {
+            match self.books.take_knowing(place, &steps, self.known.load(Ordering::Relaxed)).await {
+                Ok((answers, known)) => {
+                    self.known.store(known.takings, Ordering::Relaxed);
+                    if known.lost {
+                        tracing::warn!(account = %self.account, "Redis has lost what was sent last; the account is held for a minute");
+                    }
                     for ((step, tell), said) in batch.into_iter().zip(answers) {
                         self.tell(step, tell, (said, asked));
                     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::price::Nano;
 use crate::quota::clock::{self, micros};
 use crate::quota::ledger::{End, Totals};
-use crate::quota::{Account, HORIZON, LONGEST_ABSENCE, Why, day};
+use crate::quota::{Account, HORIZON, LONGEST_ABSENCE, NamedLimit, Refusal, Scarce, Why, day};
 use crate::shared::{Redis, Script};
 use crate::state::StateError;
 
@@ -109,6 +109,8 @@ pub enum Step {
     },
     /// Nothing is sent for so long.
     Pause(Duration),
+    /// The same, after a call that was too fast: what that says of the limits is learned.
+    Refused(Duration, Refusal),
     /// Nothing more is sent on this day.
     Park,
     /// How long the account is away from now on: [`Said::absence`].
@@ -118,6 +120,15 @@ pub enum Step {
 /// What the script says of one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said(Vec<u64>);
+
+/// What a caller knows of an account after its steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// How often it was taken from.
+    pub takings: u64,
+    /// The store had lost some of them.
+    pub lost: bool,
+}
 
 /// An account as the script is told of it.
 #[derive(Debug, Clone, Copy)]
@@ -224,13 +235,24 @@ impl Books {
 
     /// Takes steps in their order, all in one.
     pub async fn take(&self, place: Place<'_>, steps: &[&Step]) -> Result<Vec<Said>, StateError> {
+        Ok(self.take_knowing(place, steps, 0).await?.0)
+    }
+
+    /// The same for a caller that knows of so many takings of this account. Where the store knows of fewer, it has lost some, and
+    /// the account is held until every window is over that may have been full. Returns what is known now, too.
+    pub async fn take_knowing(
+        &self,
+        place: Place<'_>,
+        steps: &[&Step],
+        known: u64,
+    ) -> Result<(Vec<Said>, Known), StateError> {
         let now = self.clock.unwrap_or_else(clock::now);
         let mut numbers = vec![HORIZON, LONGEST_ABSENCE];
         numbers.extend(place.limits.parameters());
         numbers.extend(day::midnights(&place.limits.limits().day_resets, now));
         numbers.extend([day::GUARD, u64::from(place.concurrency)]);
         let steps: Vec<_> = steps.iter().map(|step| step.json()).collect();
-        let mut asked = json!({"a": place.account, "n": numbers, "s": steps});
+        let mut asked = json!({"a": place.account, "k": known, "n": numbers, "s": steps});
         if let Some(clock) = self.clock {
             asked["c"] = clock.into();
         }
@@ -239,7 +261,9 @@ impl Books {
         let script = script.key(&self.key("money")).arg(asked.to_string());
         let answers: Vec<Vec<Value>> = self.redis.run(&script).await?;
         let numbers = |answer: Vec<Value>| answer.iter().map(|value| whole(value).unwrap_or(0)).collect();
-        Ok(answers.into_iter().map(|answer| Said(numbers(answer))).collect())
+        let mut said: Vec<_> = answers.into_iter().map(|answer| Said(numbers(answer))).collect();
+        let last = said.pop().unwrap_or(Said(Vec::new()));
+        Ok((said, Known { takings: last.number(0), lost: last.number(1) > 0 }))
     }
 
     fn key(&self, name: &str) -> String {
@@ -262,6 +286,14 @@ impl Step {
             }
             Self::Back { id } => json!(["back", id]),
             Self::Pause(pause) => json!(["pause", "", micros(*pause)]),
+            Self::Refused(pause, Refusal { ago, limit: NamedLimit { of, per_minute } }) => {
+                let of = match of {
+                    Scarce::Unknown => "unknown",
+                    Scarce::Requests => "requests",
+                    Scarce::Tokens => "tokens",
+                };
+                json!(["refused", "", micros(*pause), ago, of, per_minute.unwrap_or(0)])
+            }
             Self::Park => json!(["park", ""]),
             Self::Away => json!(["away", ""]),
         }

@@ -1,0 +1,136 @@
+//! A fleet at its provider's limits: all of it used, nothing refused; and a limit that is declared too high is learned.
+
+use std::time::{Duration, Instant};
+
+use aurelia::simulator::{Faults, Latency, Limit, LimitUse, Settings};
+use serde_json::{Value, json};
+
+use super::support::fleet::Bench;
+use super::support::{Running, Sim, Workdir, corpus, until};
+
+/// What the simulator enforces over any minute, and a sixth of it over any ten seconds.
+const REQUESTS: u64 = 1_200;
+const TOKENS: u64 = 2_000_000;
+/// The gate allows its share once in this time, so one such period is like the other.
+const PERIOD: Duration = Duration::from_millis(10_190);
+
+/// One use of the limits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) workers: usize,
+    /// Workers that are killed while it is measured, one after the other.
+    pub(crate) kills: usize,
+    /// Requests per minute in the workers' configuration.
+    pub(crate) declared: Option<u64>,
+    /// Refusals say nothing of the limit.
+    pub(crate) bare: bool,
+    /// Periods of ten seconds before it is measured, and while.
+    pub(crate) before: u32,
+    pub(crate) periods: u32,
+}
+
+/// What was used while it was measured.
+pub(crate) struct Used {
+    /// Of the requests that the provider allows.
+    pub(crate) share: f64,
+    /// Calls refused, of all that were sent.
+    pub(crate) refused: f64,
+    /// Calls refused from the start on.
+    pub(crate) refusals: u64,
+    pub(crate) text: String,
+}
+
+/// Requests that never end, for workers that die on the way, at one account of a provider that enforces its limits over true
+/// sliding windows, fails one call in twenty and answers when it likes.
+#[expect(clippy::cast_precision_loss, reason = "counts of some thousands")]
+pub(crate) fn used(prefix: &str, case: Case) -> Used {
+    let limit = |requests, tokens, window_ms| {
+        let (model, bare) = ("*".to_owned(), case.bare);
+        Limit { model, requests, tokens, window_ms, bare }
+    };
+    let limits = vec![limit(Some(REQUESTS), Some(TOKENS), 60_000), limit(Some(REQUESTS / 6), None, 10_000)];
+    let faults = Faults { rate: 0.05, kinds: vec!["503".to_owned()], ..Faults::default() };
+    let latency = Latency::Lognormal { p50_ms: 400, p99_ms: 3_000 };
+    let (sim, work) = (
+        Sim::start(Settings { limits, latency, faults, trust_media: true, ..Settings::default() }),
+        Workdir::with_clips(1),
+    );
+    // Enough work for any time: each item has its 15 calls.
+    let minutes = u64::from(case.before + case.periods) / 6 + 1;
+    let items: Vec<Value> = corpus(usize::try_from(minutes * REQUESTS / 15).unwrap() + 100, 1)
+        .into_iter()
+        .map(|item| json!({"id": item["id"], "video": item["video"], "query": format!("{} [[sim: exhaust]]", item["query"])}))
+        .collect();
+    let mut bench = Bench::new(prefix);
+    let file = work.items("items.jsonl", &items);
+    let producer = bench.program(&work, &sim, env!("CARGO_BIN_EXE_aurelia-producer"));
+    producer.without("OPENAI_API_KEY").args(["--run", "r", "--json"]).arg(&file).run().expect(0);
+    let requests = case
+        .declared
+        .map_or_else(String::new, |n| format!("requests_per_minute = {n}\ntokens_per_minute = {TOKENS}\n"));
+    let config = format!(
+        "[worker]\nconcurrency = {}\n[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\n{requests}",
+        24 / case.workers
+    );
+    let start = || bench.worker(&work, &sim).without("OPENAI_API_KEY").config(&config).spawn();
+    let mut workers: Vec<Running<'_>> = (0..case.workers).map(|_| start()).collect();
+    let of_ten_seconds = || sim.stats().limits.into_iter().find(|limit| limit.limit.window_ms == 10_000);
+    until("the first call", || of_ten_seconds().filter(|limit| limit.admitted > 0));
+    let began = Instant::now();
+    let at = |end: Duration| {
+        while began.elapsed() < end {
+            std::thread::sleep(Duration::from_millis(2).min(end.saturating_sub(began.elapsed())));
+        }
+        (began.elapsed(), of_ten_seconds().unwrap())
+    };
+    let from = PERIOD * case.before + Duration::from_secs(1);
+    let (from, first) = at(from);
+    for kill in 1..=u32::try_from(case.kills).unwrap() {
+        at(from + PERIOD * case.periods * kill / (u32::try_from(case.kills).unwrap() + 1));
+        workers.remove(0).kill();
+        workers.push(start());
+    }
+    let (to, last) = at(from + PERIOD * case.periods);
+    let (stats, seconds) = (sim.stats(), (to - from).as_secs_f64());
+    for worker in workers {
+        assert_eq!(worker.kill().code, None, "there was not work enough");
+    }
+    let LimitUse { admitted, refused, peak_requests, .. } = last;
+    let (calls, refusals) = (admitted - first.admitted, refused - first.refused);
+    // No job is lost to a refusal, nor a try: those that are done had all their calls.
+    let (done, _) = bench.records(1);
+    for message in done.values() {
+        let calls: usize = message.record.tries.iter().map(|attempt| attempt.calls.len()).sum();
+        assert_eq!(calls, 15, "{:?}", message.record.error);
+    }
+    let share = calls as f64 / (seconds * REQUESTS as f64 / 60.0);
+    let share_refused = refusals as f64 / (calls + refusals) as f64;
+    let text = format!(
+        "{calls} calls of {} workers in {seconds:.0} s, {:.2} % of {REQUESTS}/min used, at most {peak_requests} in 10 s, {refusals} refused \
+         ({:.2} %); {} refused in all, {} failed with 503",
+        case.workers,
+        share * 100.0,
+        share_refused * 100.0,
+        stats.limit_violations,
+        stats.faults.values().sum::<u64>(),
+    );
+    Used { share, refused: share_refused, refusals: stats.limit_violations, text }
+}
+
+#[test]
+fn a_fleet_uses_its_limit_without_a_refusal_whoever_dies() {
+    let case = Case { workers: 3, kills: 1, declared: Some(REQUESTS), bare: false, before: 1, periods: 2 };
+    let used = used("pace-exact", case);
+    println!("{}", used.text);
+    assert_eq!(used.refusals, 0, "{}", used.text);
+    assert!(used.share >= 0.97, "{}", used.text);
+}
+
+#[test]
+fn a_fleet_learns_a_limit_that_is_declared_too_high_from_refusals_that_say_nothing_of_it() {
+    let case = Case { workers: 3, kills: 0, declared: Some(REQUESTS * 6 / 5), bare: true, before: 3, periods: 2 };
+    let used = used("pace-learned", case);
+    println!("{}", used.text);
+    assert!(used.refusals > 0, "there was nothing to learn: {}", used.text);
+    assert!(used.share >= 0.9 && used.refused < 0.03, "{}", used.text);
+}
