@@ -45,7 +45,7 @@ impl Rivals {
             .args(["--conc", &concurrency.to_string(), "--pids", &pids.join(",")])
             .env("BENCH_BROKER", broker)
             .env("BENCH_BACKEND", redis)
-            // The pool of httpx gets slow with its size; this is Celery at its best.
+            // The other client that its script knows keeps a pool which gets slower with its size.
             .env("BENCH_CLIENT", "requests");
         Self::result(&mut command)
     }

@@ -116,7 +116,15 @@ fn half_the_money_of_two_thousand_jobs_with_two_hundred_in_flight_and_five_worke
 #[cfg(feature = "fleet")]
 #[test]
 fn five_minutes_of_eight_workers_at_the_limit_of_which_two_are_killed() {
-    let case = it::pace::Case { workers: 8, kills: 2, declared: Some(1_200), bare: false, before: 6, periods: 29 };
+    let case = it::pace::Case {
+        requests: 1_200,
+        workers: 8,
+        kills: 2,
+        declared: Some(1_200),
+        bare: false,
+        before: 6,
+        periods: 29,
+    };
     let used = it::pace::used("chaos-pace", case);
     println!("{}", used.text);
     assert!(used.refusals == 0 && used.share >= 0.98, "{}", used.text);
@@ -126,7 +134,15 @@ fn five_minutes_of_eight_workers_at_the_limit_of_which_two_are_killed() {
 #[test]
 fn minutes_five_to_ten_at_a_limit_that_is_declared_a_fifth_too_high() {
     for (prefix, bare) in [("chaos-named", false), ("chaos-bare", true)] {
-        let case = it::pace::Case { workers: 8, kills: 2, declared: Some(1_440), bare, before: 29, periods: 29 };
+        let case = it::pace::Case {
+            requests: 1_200,
+            workers: 8,
+            kills: 2,
+            declared: Some(1_440),
+            bare,
+            before: 29,
+            periods: 29,
+        };
         let used = it::pace::used(prefix, case);
         println!("{}", used.text);
         assert!(used.refused < 0.01 && used.share >= 0.95, "{}", used.text);

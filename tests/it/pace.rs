@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use super::support::fleet::Bench;
 use super::support::{Running, Sim, Workdir, corpus, until};
 
-/// What the simulator enforces over any minute, and a sixth of it over any ten seconds.
-const REQUESTS: u64 = 1_200;
+/// Tokens per minute that the simulator allows.
 const TOKENS: u64 = 2_000_000;
 /// The gate allows its share once in this time, so one such period is like the other.
 const PERIOD: Duration = Duration::from_millis(10_190);
@@ -17,6 +16,8 @@ const PERIOD: Duration = Duration::from_millis(10_190);
 /// One use of the limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case {
+    /// What the simulator allows in any minute, and a sixth of it in any ten seconds.
+    pub(crate) requests: u64,
     pub(crate) workers: usize,
     /// Workers that are killed while it is measured, one after the other.
     pub(crate) kills: usize,
@@ -48,7 +49,7 @@ pub(crate) fn used(prefix: &str, case: Case) -> Used {
         let (model, bare) = ("*".to_owned(), case.bare);
         Limit { model, requests, tokens, window_ms, bare }
     };
-    let limits = vec![limit(Some(REQUESTS), Some(TOKENS), 60_000), limit(Some(REQUESTS / 6), None, 10_000)];
+    let limits = vec![limit(Some(case.requests), Some(TOKENS), 60_000), limit(Some(case.requests / 6), None, 10_000)];
     let faults = Faults { rate: 0.05, kinds: vec!["503".to_owned()], ..Faults::default() };
     let latency = Latency::Lognormal { p50_ms: 400, p99_ms: 3_000 };
     let (sim, work) = (
@@ -57,7 +58,7 @@ pub(crate) fn used(prefix: &str, case: Case) -> Used {
     );
     // Enough work for any time: each item has its 15 calls.
     let minutes = u64::from(case.before + case.periods) / 6 + 1;
-    let items: Vec<Value> = corpus(usize::try_from(minutes * REQUESTS / 15).unwrap() + 100, 1)
+    let items: Vec<Value> = corpus(usize::try_from(minutes * case.requests / 15).unwrap() + 100, 1)
         .into_iter()
         .map(|item| json!({"id": item["id"], "video": item["video"], "query": format!("{} [[sim: exhaust]]", item["query"])}))
         .collect();
@@ -65,12 +66,12 @@ pub(crate) fn used(prefix: &str, case: Case) -> Used {
     let file = work.items("items.jsonl", &items);
     let producer = bench.program(&work, &sim, env!("CARGO_BIN_EXE_aurelia-producer"));
     producer.without("OPENAI_API_KEY").args(["--run", "r", "--json"]).arg(&file).run().expect(0);
-    let requests = case
+    let declared = case
         .declared
         .map_or_else(String::new, |n| format!("requests_per_minute = {n}\ntokens_per_minute = {TOKENS}\n"));
     let config = format!(
-        "[worker]\nconcurrency = {}\n[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\n{requests}",
-        24 / case.workers
+        "[worker]\nconcurrency = {}\n[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\n{declared}",
+        case.requests / 30 / case.workers as u64
     );
     let start = || bench.worker(&work, &sim).without("OPENAI_API_KEY").config(&config).spawn();
     let mut workers: Vec<Running<'_>> = (0..case.workers).map(|_| start()).collect();
@@ -103,13 +104,14 @@ pub(crate) fn used(prefix: &str, case: Case) -> Used {
         let calls: usize = message.record.tries.iter().map(|attempt| attempt.calls.len()).sum();
         assert_eq!(calls, 15, "{:?}", message.record.error);
     }
-    let share = calls as f64 / (seconds * REQUESTS as f64 / 60.0);
+    let share = calls as f64 / (seconds * case.requests as f64 / 60.0);
     let share_refused = refusals as f64 / (calls + refusals) as f64;
     let text = format!(
-        "{calls} calls of {} workers in {seconds:.0} s, {:.2} % of {REQUESTS}/min used, at most {peak_requests} in 10 s, {refusals} refused \
+        "{calls} calls of {} workers in {seconds:.0} s, {:.2} % of {}/min used, at most {peak_requests} in 10 s, {refusals} refused \
          ({:.2} %); {} refused in all, {} failed with 503",
         case.workers,
         share * 100.0,
+        case.requests,
         share_refused * 100.0,
         stats.limit_violations,
         stats.faults.values().sum::<u64>(),
@@ -119,18 +121,18 @@ pub(crate) fn used(prefix: &str, case: Case) -> Used {
 
 #[test]
 fn a_fleet_uses_its_limit_without_a_refusal_whoever_dies() {
-    let case = Case { workers: 3, kills: 1, declared: Some(REQUESTS), bare: false, before: 1, periods: 2 };
+    let case = Case { requests: 300, workers: 3, kills: 1, declared: Some(300), bare: false, before: 3, periods: 2 };
     let used = used("pace-exact", case);
     println!("{}", used.text);
     assert_eq!(used.refusals, 0, "{}", used.text);
-    assert!(used.share >= 0.97, "{}", used.text);
+    assert!(used.share >= 0.95, "{}", used.text);
 }
 
 #[test]
 fn a_fleet_learns_a_limit_that_is_declared_too_high_from_refusals_that_say_nothing_of_it() {
-    let case = Case { workers: 3, kills: 0, declared: Some(REQUESTS * 6 / 5), bare: true, before: 3, periods: 2 };
+    let case = Case { requests: 300, workers: 3, kills: 0, declared: Some(360), bare: true, before: 4, periods: 2 };
     let used = used("pace-learned", case);
     println!("{}", used.text);
     assert!(used.refusals > 0, "there was nothing to learn: {}", used.text);
-    assert!(used.share >= 0.9 && used.refused < 0.03, "{}", used.text);
+    assert!(used.share >= 0.9 && used.refused < 0.1, "{}", used.text);
 }
