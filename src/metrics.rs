@@ -11,6 +11,7 @@
 mod families;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ struct Inner {
     registry: Registry,
     families: Families,
     models: Mutex<BTreeSet<(String, String)>>,
+    /// For an appointment, by all calls together, in microseconds.
+    waited: AtomicU64,
 }
 
 /// How a delivery of a job ended.
@@ -123,7 +126,7 @@ impl Metrics {
     pub fn new() -> Result<Self, String> {
         let registry = Registry::new();
         let families = Families::register(&registry).map_err(|error| format!("metrics: {error}"))?;
-        Ok(Self { inner: Arc::new(Inner { registry, families, models: Mutex::default() }) })
+        Ok(Self { inner: Arc::new(Inner { registry, families, models: Mutex::default(), waited: AtomicU64::new(0) }) })
     }
 
     /// All of them in Prometheus' text format.
@@ -133,6 +136,18 @@ impl Metrics {
             tracing::error!(%error, "the metrics cannot be written");
         }
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// What all calls together have waited for appointments.
+    pub fn quota_waited(&self) -> Duration {
+        Duration::from_micros(self.inner.waited.load(Ordering::Relaxed))
+    }
+
+    /// How many jobs at once this process allows itself now, and how many it could do if it were as large as needed.
+    pub fn slots(&self, now: usize, wanted: usize) {
+        let families = &self.inner.families;
+        families.slots.set(i64::try_from(now).unwrap_or(i64::MAX));
+        families.wanted.set(i64::try_from(wanted).unwrap_or(i64::MAX));
     }
 
     /// A job starts.
@@ -196,6 +211,8 @@ impl Metrics {
 
     /// A reservation was given, after this wait for its appointment.
     pub fn reserved(&self, wait: Duration) {
+        let micros = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        self.inner.waited.fetch_add(micros, Ordering::Relaxed);
         self.inner.families.reservations.inc();
         self.inner.families.quota_wait.observe(wait.as_secs_f64());
     }

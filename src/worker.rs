@@ -15,14 +15,15 @@ mod ends;
 mod faults;
 mod pipelines;
 mod runs;
+mod slots;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 pub use cli::main;
 
@@ -37,6 +38,7 @@ use delivery::Desk;
 use faults::{Faults, joined};
 use pipelines::Pipelines;
 use runs::Runs;
+use slots::Slots;
 
 /// Before the end of the grace, what still runs is dropped, so that saying good-bye has time.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -64,9 +66,11 @@ pub async fn work(fleet: Fleet, cache: std::path::PathBuf, concurrency: usize) -
     let intake = Intake::new(fleet.incoming.clone(), fleet.publisher.clone(), fleet.topology.clone());
     let faults = Arc::new(Faults::new(fleet.config.worker.most_faults));
     let pipelines = Pipelines::new(fleet.runs.clone(), common);
-    let desk = Arc::new(Desk::new(Arc::clone(&fleet), pipelines, Arc::clone(&faults), metrics));
+    let desk = Arc::new(Desk::new(Arc::clone(&fleet), pipelines, Arc::clone(&faults), metrics.clone()));
     let mut taker = Taker { runs: Runs::new(fleet.runs.clone()), intake };
-    let slots = Arc::new(Semaphore::new(concurrency));
+    let slots = Slots::new(concurrency);
+    let (mut looks, mut waited) = (interval(slots::LOOK), metrics.quota_waited());
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut running = JoinSet::new();
     loop {
         let taken = {
@@ -78,6 +82,12 @@ pub async fn work(fleet: Fleet, cache: std::path::PathBuf, concurrency: usize) -
                     () = drain.cancelled() => break None,
                     () = faults.too_many() => break None,
                     _ = beat.tick() => health.tick(),
+                    _ = looks.tick() => {
+                        let so_far = metrics.quota_waited();
+                        let now = slots.fit(so_far.saturating_sub(waited), running.len(), slots::LOOK);
+                        waited = so_far;
+                        metrics.slots(now, slots.wanted(running.len(), running.len() >= now));
+                    }
                     Some(ended) = running.join_next() => joined(ended),
                     taken = &mut next => break Some(taken.map_err(|e| broken(&e))?),
                 }
@@ -124,8 +134,8 @@ struct Taker {
 impl Taker {
     /// The next deliveries, one at least, each with its slot; waits as long as it takes. Cancel safe: what was taken and not
     /// handed out goes back.
-    async fn next(&mut self, slots: &Arc<Semaphore>) -> Result<Vec<Taken>, QueueError> {
-        let first = Arc::clone(slots).acquire_owned().await.map_err(|_| QueueError::stopped())?;
+    async fn next(&mut self, slots: &Slots) -> Result<Vec<Taken>, QueueError> {
+        let first = slots.acquire().await.map_err(|_| QueueError::stopped())?;
         let mut free = vec![first];
         loop {
             self.runs.refresh().await;
@@ -138,7 +148,7 @@ impl Taker {
             };
             free.truncate(at_once);
             while free.len() < at_once
-                && let Ok(slot) = Arc::clone(slots).try_acquire_owned()
+                && let Some(slot) = slots.try_acquire()
             {
                 free.push(slot);
             }

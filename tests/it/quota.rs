@@ -10,7 +10,7 @@ use aurelia::shared::Redis;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::support::redis::RedisServer;
+use super::support::redis::RedisServer;
 
 const SECOND: u64 = 1_000_000;
 /// 2026-11-01, when clocks change in Los Angeles, 06:59 UTC: a minute before its midnight.
