@@ -8,10 +8,15 @@ mod clips;
 #[cfg(feature = "fleet")]
 mod collector;
 mod corpus;
+mod day;
 mod ends;
 mod faults;
 #[cfg(feature = "fleet")]
 mod fleet;
+/// The simulation of the bench of that name.
+#[path = "../../benches/day/fleet.rs"]
+#[allow(dead_code, reason = "shared with the bench")]
+mod fleet_on_paper;
 mod formats;
 #[cfg(feature = "fleet")]
 mod health;
