@@ -112,6 +112,17 @@ fn failed(error: &(dyn std::error::Error + Send + Sync)) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Bytes of all files under `folder`.
+fn size_of(folder: &Path) -> Fallible<f64> {
+    let mut bytes = 0.0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let data = entry.metadata()?;
+        bytes += if data.is_dir() { size_of(&entry.path())? } else { data.len() as f64 };
+    }
+    Ok(bytes)
+}
+
 fn print(text: &str) {
     drop(writeln!(std::io::stdout(), "{text}"));
 }
@@ -163,6 +174,8 @@ struct Round {
     broker_mib: f64,
     redis_mib: f64,
     collector_mib: f64,
+    /// Bytes of a job: at Redis when it is enqueued, and when it is done; in the data set.
+    per_job: [f64; 3],
 }
 
 #[expect(clippy::await_holding_lock, reason = "nobody else in this process wants the broker")]
@@ -187,6 +200,10 @@ async fn bench(plan: &Plan) -> Fallible<()> {
             let round = place.fleet(&model, &format!("b{number}"), plan.jobs, plan.workers, in_flight).await?;
             let name = format!("{latency} ms, {in_flight} in flight, {} workers", plan.workers);
             table += &round.row(&name)?;
+            let [queued, done, set] = round.per_job;
+            print(&format!(
+                "{name}: bytes per job: {queued:.0} at Redis when enqueued, {done:.0} when done; {set:.0} in the data set"
+            ));
             if latency > 0 {
                 let used = round.calls_a_second() * latency as f64 / 1e3 / in_flight as f64;
                 print(&format!("{name}: {:.1} % of what {in_flight} in flight allow", used * 100.0));
@@ -339,7 +356,9 @@ impl Place {
         workers: usize,
         in_flight: usize,
     ) -> Fallible<Round> {
+        let empty = self.stored().await?;
         self.produce(prefix, jobs).await?;
+        let queued = self.stored().await?;
         model.reset().await?;
         let servers = [self.broker_pid, self.redis_pid, model.pid];
         let before = servers.map(cpu_of);
@@ -370,6 +389,9 @@ impl Place {
         };
         let collector = self.ended(self.collector(prefix)?, &self.log(prefix, "collector"), look).await?;
         let after = servers.map(cpu_of);
+        let done = self.stored().await?;
+        let set = size_of(&self.folder.join(format!("{prefix}-sets")))?;
+        let per_job = [queued - empty, done - empty, set].map(|bytes| bytes / jobs as f64);
         let [broker, redis, of_model] = [0, 1, 2].map(|n: usize| after[n] - before[n]);
         let seen = model.seen().await?;
         if seen.calls != jobs * CALLS {
@@ -388,7 +410,16 @@ impl Place {
             broker_mib: peak_of(self.broker_pid),
             redis_mib: peak_of(self.redis_pid),
             collector_mib: collector.peak_mib,
+            per_job,
         })
+    }
+
+    /// Bytes that Redis keeps, its own needs left out.
+    async fn stored(&self) -> Fallible<f64> {
+        let redis = Redis::new(self.redis.parse()?, "bench");
+        let info: String = redis.command(redis::cmd("INFO").arg("memory")).await?;
+        let stored = info.lines().find_map(|line| line.trim().strip_prefix("used_memory_dataset:"));
+        Ok(stored.ok_or("Redis tells no size of what it keeps")?.parse()?)
     }
 
     fn celery(
