@@ -73,7 +73,7 @@ fn what(arguments: &[String]) -> Fallible<What> {
 
 fn day(workers: usize, hours: u64) -> Fallible<()> {
     let light = Mix::LIGHT;
-    // Tokens bind in every third hour, requests in the others.
+    // Tokens bind in one half hour of six, requests in the others.
     let plan = Plan::day(workers, 60 * hours, vec![light, light, Mix::HEAVY, light, light, light]);
     let limits = [plan.limits.requests_per_minute, plan.limits.tokens_per_minute].map(|limit| limit.unwrap_or(1));
     let (began, cpu) = (Instant::now(), cpu_of_this_process());
