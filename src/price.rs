@@ -8,6 +8,8 @@
 //! dollars were rejected: they cannot be compared with a ceiling.
 
 mod estimate;
+#[cfg(test)]
+mod goldens;
 mod nano;
 
 use globset::GlobMatcher;
