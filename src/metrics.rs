@@ -22,7 +22,7 @@ use crate::lock::lock;
 use crate::media::Stats;
 use crate::price::Nano;
 use crate::provider::Role;
-use crate::record::Status;
+use crate::record::{ByTry, Status};
 
 /// Pairs of provider and model that are counted apart; further ones are "other".
 pub const MODELS: usize = 100;
@@ -157,8 +157,14 @@ impl Metrics {
     }
 
     /// A job's record is confirmed.
-    pub fn job_recorded(&self, status: Status) {
-        self.inner.families.jobs.with_label_values(&[status.name()]).inc();
+    pub fn job_recorded(&self, status: Status, tries: &ByTry) {
+        let families = &self.inner.families;
+        families.jobs.with_label_values(&[status.name()]).inc();
+        for (at, tried) in tries.iter() {
+            let place = place(at);
+            families.tries.with_label_values(&[place]).inc_by(tried.scored);
+            families.accepted.with_label_values(&[place]).inc_by(tried.accepted);
+        }
     }
 
     /// A delivery of a job ended.
@@ -328,6 +334,19 @@ impl Metrics {
     }
 }
 
+/// The label of a try: there may be a hundred, and the first ones are where the money goes.
+fn place(at: usize) -> &'static str {
+    match at {
+        0 | 1 => "1",
+        2 => "2",
+        3 => "3",
+        4 => "4",
+        5 => "5",
+        6..=10 => "6-10",
+        _ => "11+",
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a counter of money is read to a few digits")]
 fn dollars(cost: Nano) -> f64 {
     cost.0 as f64 / 1e9
@@ -354,7 +373,7 @@ mod tests {
     fn counted() -> Metrics {
         let metrics = Metrics::new().unwrap();
         drop(metrics.job_starts());
-        metrics.job_recorded(Status::Accepted);
+        metrics.job_recorded(Status::Accepted, &ByTry::of(Status::Accepted, [true; 12].into_iter()));
         let ends = [End::Acked, End::Parked("quota"), End::Continued, End::Dead("not_json"), End::GivenBack];
         for end in ends {
             metrics.delivery_ended(end);
@@ -404,9 +423,13 @@ mod tests {
             }
         }
         assert_eq!(families, helped);
-        assert_eq!(families.len(), 29, "{families:?}");
+        assert_eq!(families.len(), 31, "{families:?}");
         for wanted in [
             "aurelia_jobs_recorded_total{status=\"accepted\"} 1",
+            "aurelia_tries_scored_total{try=\"1\"} 1",
+            "aurelia_tries_scored_total{try=\"6-10\"} 5",
+            "aurelia_tries_accepted_total{try=\"1\"} 0",
+            "aurelia_tries_accepted_total{try=\"11+\"} 1",
             "aurelia_job_deliveries_ended_total{end=\"dead\",reason=\"not_json\"} 1",
             "aurelia_jobs_running 0",
             "aurelia_job_duration_seconds_count 1",

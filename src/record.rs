@@ -5,7 +5,11 @@
 //! is 0 with `cached` everywhere else, so that the costs of a data set add up to the ledger. One flat serde type was
 //! preferred to a type per status: readers of data sets want the same columns in every row.
 
+mod tries;
+
 use serde::{Deserialize, Serialize};
+
+pub use tries::{ByTry, Tried};
 
 use crate::provider::{Role, Usage};
 

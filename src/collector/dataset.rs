@@ -124,6 +124,7 @@ impl Dataset {
         for row in self.adopted.iter().chain(rows) {
             if above.add(Some(&self.index), row.item, row.mark, &mut totals) {
                 totals.cost_nano_usd = totals.cost_nano_usd.saturating_add(row.cost_nano_usd);
+                totals.tries.add(&row.tries);
                 fresh.push(Arc::clone(row));
             }
         }

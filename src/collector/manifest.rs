@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::Status;
+use crate::record::{ByTry, Status};
 use crate::shared::runs::Collected;
 
 /// Its name in the folder of a run.
@@ -54,6 +54,9 @@ pub struct Totals {
     pub by_status: BTreeMap<Status, u64>,
     /// Sum over all records.
     pub cost_nano_usd: u64,
+    /// The tries of all records by their place in the loop; the first entry is of try 1.
+    #[serde(default)]
+    pub tries: ByTry,
     /// Replies that records rest on and that were not in the journal any more.
     pub replies_missing: u64,
 }
@@ -147,6 +150,7 @@ impl Manifest {
             jobs: self.totals.jobs,
             by_status: self.totals.by_status.clone(),
             cost_nano_usd: self.totals.cost_nano_usd,
+            tries: self.totals.tries.clone(),
             complete: self.complete,
         }
     }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::index::{Item, Mark};
 use crate::message::VERSION;
-use crate::record::{ErrorKind, Status};
+use crate::record::{ByTry, ErrorKind, Status};
 
 /// Longest name of a run; it is a folder's.
 const LONGEST_RUN: usize = 128;
@@ -24,6 +24,7 @@ pub(super) struct Row {
     pub(super) mark: Mark,
     pub(super) cost_nano_usd: u64,
     pub(super) recipe_digest: String,
+    pub(super) tries: ByTry,
     /// The journal's keys of the replies it rests on.
     pub(super) keys: Vec<String>,
     body: Vec<u8>,
@@ -71,6 +72,8 @@ pub(super) struct Head<'a> {
 
 #[derive(Deserialize)]
 struct Try<'a> {
+    #[serde(default)]
+    score: Option<u8>,
     #[serde(borrow, default)]
     calls: Vec<Call<'a>>,
 }
@@ -174,6 +177,7 @@ impl Row {
             mark,
             cost_nano_usd: head.cost_nano_usd,
             recipe_digest: head.recipe_digest.to_string(),
+            tries: ByTry::of(head.status, head.tries.iter().map(|t| t.score.is_some())),
             keys: head.keys(),
             body: Vec::new(),
             record: 0..0,

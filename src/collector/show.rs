@@ -51,7 +51,7 @@ fn json(run: &Shown) -> serde_json::Value {
     let Manifest { totals, sealed, complete, purged, recipe_digest, .. } = &run.manifest;
     serde_json::json!({
         "jobs": totals.jobs, "items": totals.items, "superseded": totals.superseded, "by_status": totals.by_status,
-        "cost_nano_usd": totals.cost_nano_usd, "replies_missing": totals.replies_missing, "shards": run.shards,
+        "cost_nano_usd": totals.cost_nano_usd, "tries": totals.tries, "replies_missing": totals.replies_missing, "shards": run.shards,
         "sealed": sealed, "complete": complete, "purged": purged, "recipe_digest": recipe_digest,
     })
 }

@@ -18,6 +18,8 @@ const WAIT_SECONDS: [f64; 10] = [0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60
 #[derive(Debug)]
 pub(super) struct Families {
     pub(super) jobs: IntCounterVec,
+    pub(super) tries: IntCounterVec,
+    pub(super) accepted: IntCounterVec,
     pub(super) ends: IntCounterVec,
     pub(super) running: IntGauge,
     pub(super) slots: IntGauge,
@@ -58,6 +60,10 @@ impl Families {
         let model = ["provider", "model"];
         Ok(Self {
             jobs: add.counters("jobs_recorded_total", "Jobs that ended in a record, by its status.", &["status"])?,
+            tries: add.counters("tries_scored_total", "Tries that were scored, in confirmed records, by their place in the loop.",
+                &["try"])?,
+            accepted: add.counters("tries_accepted_total",
+                "Tries that were accepted, in confirmed records, by their place in the loop.", &["try"])?,
             ends: add.counters("job_deliveries_ended_total",
                 "Deliveries of jobs that ended, by how (acked, parked, continued, dead, given_back) and why.", &["end", "reason"])?,
             running: add.gauge("jobs_running", "Jobs this process works on now.")?,

@@ -56,6 +56,11 @@ impl Nano {
     pub(super) fn from_u128(nano: u128) -> Self {
         Self(u64::try_from(nano).unwrap_or(u64::MAX))
     }
+
+    /// A share of it, of so many, rounded down; none: of no one.
+    pub fn over(self, count: u64) -> Option<Self> {
+        self.0.checked_div(count).map(Self)
+    }
 }
 
 impl std::iter::Sum for Nano {

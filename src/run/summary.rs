@@ -10,9 +10,10 @@ use super::directory::{Directory, Existing};
 use super::plan::Plan;
 use crate::fault::Halt;
 use crate::media::Stats;
+use crate::price::Nano;
 use crate::provider::Usage;
 use crate::quota::ledger::Totals;
-use crate::record::{Record, Status};
+use crate::record::{ByTry, Record, Status};
 
 /// Counts of a run as it goes.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +26,8 @@ pub struct Tally {
     pub wanted: u64,
     /// Accepted records of this time by the try they were accepted at.
     pub accepted_at: BTreeMap<u32, u64>,
+    /// The tries of this time's records by their place in the loop.
+    pub tries: ByTry,
     /// Failed records of this time by their error's kind.
     pub failures: BTreeMap<&'static str, u64>,
     /// The first of them, with its item.
@@ -50,6 +53,7 @@ impl Tally {
         if let (Status::Accepted, Some(best)) = (record.status, record.best_try) {
             *self.accepted_at.entry(best).or_default() += 1;
         }
+        self.tries.add(&record.by_try());
         if let (Status::Failed, Some(error)) = (record.status, &record.error) {
             *self.failures.entry(error.kind.name()).or_default() += 1;
             self.first_failure.get_or_insert_with(|| format!("{}: {}", record.item_id, error.message));
@@ -126,6 +130,11 @@ impl Summary {
         }
     }
 
+    /// Money per accepted record, both over all restarts; none: none is accepted.
+    pub fn per_accepted(&self) -> Option<Nano> {
+        self.totals.spent.over(self.tally.of(Status::Accepted))
+    }
+
     /// One object.
     pub fn json(&self) -> serde_json::Value {
         let tally = &self.tally;
@@ -135,7 +144,8 @@ impl Summary {
             "run": self.run, "out": self.out, "items": self.items, "records": records, "written": tally.written,
             "duplicates": self.duplicates, "rejected": self.rejected, "rejected_lines": self.reasons,
             "panicked": tally.panicked, "failed_by_kind": tally.failures,
-            "accepted_at_try": tally.accepted_at, "calls": self.totals.calls,
+            "accepted_at_try": tally.accepted_at, "tries": tally.tries,
+            "nano_usd_per_accepted": self.per_accepted().map(|money| money.0), "calls": self.totals.calls,
             "input_tokens": tally.usage.input_tokens, "output_tokens": tally.usage.output_tokens,
             "spent_nano_usd": self.totals.spent.0, "unconfirmed_nano_usd": self.totals.unconfirmed.0,
             "decodes": self.media.decodes, "downloads": self.media.downloads, "seconds": self.took.as_secs_f64(),
@@ -151,8 +161,7 @@ impl Summary {
         for status in [Status::Accepted, Status::Exhausted, Status::Blocked, Status::Failed] {
             let count = tally.of(status);
             let detail = if status == Status::Accepted && !tally.accepted_at.is_empty() {
-                let tries: Vec<String> = tally.accepted_at.iter().map(|(t, n)| format!("{n} at try {t}")).collect();
-                format!("{count} (new ones: {})", tries.join(", "))
+                format!("{count} (new ones: {})", tally.tries.phrase())
             } else if let (Status::Failed, Some(first)) = (status, &tally.first_failure) {
                 let kinds: Vec<String> = tally.failures.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
                 format!("{count} (new ones: {}; the first is {first})", kinds.join(", "))
@@ -176,7 +185,9 @@ impl Summary {
             String::new()
         };
         rows.push(("calls", self.totals.calls.to_string()));
-        rows.push(("spent", format!("{}{unconfirmed}", self.totals.spent)));
+        let per_accepted =
+            self.per_accepted().map_or_else(String::new, |money| format!(", {money} per accepted record"));
+        rows.push(("spent", format!("{}{per_accepted}{unconfirmed}", self.totals.spent)));
         rows.push(("took", format!("{:.1} s", self.took.as_secs_f64())));
         rows.push(("output", self.out.clone()));
         rows.iter().fold(String::new(), |table, (name, value)| table + &format!("  {name:<10} {value}\n"))

@@ -17,7 +17,7 @@ pub use items::{Fate, ItemMark};
 use super::{Redis, Script};
 use crate::price::Nano;
 use crate::recipe::Recipe;
-use crate::record::Status;
+use crate::record::{ByTry, Status};
 use crate::state::StateError;
 
 /// The registry of runs. Clones share it.
@@ -61,8 +61,18 @@ pub struct Collected {
     pub by_status: BTreeMap<Status, u64>,
     /// Money in those records, in nano-dollars.
     pub cost_nano_usd: u64,
+    /// The tries of all records by their place in the loop.
+    #[serde(default)]
+    pub tries: ByTry,
     /// Every job has a record, and no more will come.
     pub complete: bool,
+}
+
+impl Collected {
+    /// Money per accepted item; none: none is accepted.
+    pub fn per_accepted(&self) -> Option<Nano> {
+        Nano(self.cost_nano_usd).over(self.by_status.get(&Status::Accepted).copied().unwrap_or(0))
+    }
 }
 
 /// A run as registered.

@@ -26,12 +26,12 @@ impl Desk {
         let (fleet, run) = (&self.fleet, delivery.run.clone());
         match end {
             End::Record(record) => {
-                let (item, status) = (record.item_id.clone(), record.status);
+                let (item, status, tries) = (record.item_id.clone(), record.status, record.by_try());
                 tracing::info!(run, item, status = status.name(), score = record.score, "done");
                 let body = serde_json::to_vec(&RecordMessage::new(*record, &message.job)).unwrap_or_default();
                 match self.publish(&fleet.topology.record(job_id, body), None).await {
                     Ok(()) => {
-                        self.metrics.job_recorded(status);
+                        self.metrics.job_recorded(status, &tries);
                         self.end(Metered::Acked, Ok(delivery.ack().await));
                         self.ended(&run, job_id).await;
                     }

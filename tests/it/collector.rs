@@ -16,7 +16,7 @@ use aurelia::job::{Again, Item, Job};
 use aurelia::message::{JobMessage, RecordMessage};
 use aurelia::queue::{Intake, Link, Publisher, Topology, declare};
 use aurelia::recipe::RecipeFile;
-use aurelia::record::{ErrorKind, Record, RecordError, Status};
+use aurelia::record::{ByTry, ErrorKind, Record, RecordError, Status};
 use aurelia::shared::Redis;
 use aurelia::shared::runs::{Counter, ItemMark, Lane, NewRun, Runs};
 use lapin::options::{BasicGetOptions, QueueDeclareOptions};
@@ -208,6 +208,11 @@ impl Set {
         assert_eq!((totals.jobs, totals.items), (records.len() as u64, latest.len() as u64));
         assert_eq!(totals.superseded, (records.len() - latest.len()) as u64);
         assert_eq!(totals.cost_nano_usd, records.iter().map(|record| record.cost_nano_usd).sum::<u64>());
+        let mut tries = ByTry::default();
+        for record in &records {
+            tries.add(&record.by_try());
+        }
+        assert_eq!(totals.tries, tries);
         let mut listed = BTreeSet::from(["manifest.json", ".manifest.lock"]);
         for shard in &self.manifest.shards {
             let parts = [Some(&shard.records), Some(&shard.ids), shard.retry.as_ref(), shard.replies.as_ref()];

@@ -8,7 +8,7 @@ use aurelia::job::{Item, Job};
 use aurelia::message::JobMessage;
 use aurelia::queue::{Delivery, Intake, Settled, declare};
 use aurelia::recipe::{Recipe, RecipeFile};
-use aurelia::record::Status;
+use aurelia::record::{ByTry, Status};
 use aurelia::shared::jobs::Started;
 use aurelia::shared::runs::{Collected, Counter, ItemMark, Lane, NewRun, Phase};
 use futures_util::{StreamExt as _, stream};
@@ -171,7 +171,9 @@ fn status_tells_all_that_is_known_of_a_run_for_people_and_for_scripts() {
         yard.fleet.jobs.park("r", "b", "budget").await.unwrap();
         yard.fleet.runs.seal("r", true).await.unwrap();
         let by_status = [(Status::Accepted, 3), (Status::Failed, 1)].into();
-        let collected = Collected { jobs: 4, by_status, cost_nano_usd: 1_500_000_000, complete: false };
+        let mut tries = ByTry::of(Status::Accepted, [true, true].into_iter());
+        tries.add(&ByTry::of(Status::Failed, [true].into_iter()));
+        let collected = Collected { jobs: 4, by_status, cost_nano_usd: 1_500_000_000, tries, complete: false };
         yard.fleet.runs.set_collected("r", &collected).await.unwrap();
     });
     let status = yard.ask(0, &["status", "--run", "r", "--json"]).json();
@@ -192,6 +194,8 @@ fn status_tells_all_that_is_known_of_a_run_for_people_and_for_scripts() {
         ("lane", "normal".into()),
         ("phase", "active".into()),
         ("cost_nano_usd", 1_500_000_000.into()),
+        ("nano_usd_per_accepted", 500_000_000.into()),
+        ("tries", serde_json::json!([{ "scored": 2, "accepted": 0 }, { "scored": 1, "accepted": 1 }])),
         ("ceiling_nano_usd", serde_json::Value::Null),
     ] {
         assert_eq!(run[name], value, "{name}: {status}");
@@ -200,6 +204,8 @@ fn status_tells_all_that_is_known_of_a_run_for_people_and_for_scripts() {
     let table = yard.ask(0, &["status"]).stdout;
     println!("{table}");
     assert!(table.lines().any(|line| line.starts_with("r ") && line.contains("$1.50")), "{table}");
+    let money = "r: $0.50 per accepted record; accepted 0 of 2 at try 1, 1 of 1 at try 2";
+    assert!(table.lines().any(|line| line == money), "{table}");
     assert!(table.contains("r: parked: 1 for budget, 1 for quota"), "{table}");
     assert!(table.contains("1 dead letters: aurelia dead list"), "{table}");
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use aurelia::demo::clip::{Content, Style};
+use aurelia::price::Nano;
 use aurelia::record::{Record, Status};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -359,13 +360,18 @@ fn the_summary_has_its_names() {
     let items = work.items("items.jsonl", &[ordered("a", "score=8"), ordered("b", "scores=2/8")]);
     let summary = Aurelia::new(&work, &sim).corpus(&items).run().expect(0).json();
     assert_eq!(summary["accepted_at_try"], json!({ "1": 1, "2": 1 }));
+    assert_eq!(summary["tries"], json!([{ "scored": 2, "accepted": 1 }, { "scored": 1, "accepted": 1 }]));
+    let spent = summary["spent_nano_usd"].as_u64().unwrap();
+    assert_eq!(summary["nano_usd_per_accepted"], json!(spent / 2));
     assert_eq!((&summary["calls"], &summary["exit_code"], &summary["stopped"]), (&json!(9), &json!(0), &Value::Null));
     assert_eq!((&summary["run"], &summary["rejected"], &summary["panicked"]), (&json!("out"), &json!(0), &json!(0)));
     assert!(summary["input_tokens"].as_u64() > Some(0) && summary["output_tokens"].as_u64() > Some(0));
     let out = work.path("table");
     let args = ["run", "--corpus", items.to_str().unwrap(), "--out", out.to_str().unwrap()];
     let table = Aurelia::new(&work, &sim).args(args).run().expect(0).stdout;
-    assert!(table.contains("1 at try 1, 1 at try 2") && table.contains("spent"), "{table}");
+    assert!(table.contains("(new ones: 1 of 2 at try 1, 1 of 1 at try 2)"), "{table}");
+    let (money, each) = (Nano(spent), Nano(spent / 2));
+    assert!(table.contains(&format!("{money}, {each} per accepted record\n")), "{table}");
 }
 
 #[test]

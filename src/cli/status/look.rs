@@ -146,7 +146,9 @@ impl RunLook {
             "remaining": self.remaining(),
             "records_per_second": self.rate,
             "eta_seconds": self.eta(),
+            "tries": info.collected.tries,
             "cost_nano_usd": info.collected.cost_nano_usd,
+            "nano_usd_per_accepted": info.collected.per_accepted().map(|money| money.0),
             "ceiling_nano_usd": info.ceiling.map(|ceiling| ceiling.0),
         })
     }

@@ -33,6 +33,11 @@ pub(super) fn table(look: &Look) -> String {
     rows.extend(look.runs.iter().map(row));
     let mut text = aligned(&rows, 3);
     for run in &look.runs {
+        if let Some(money) = run.info.collected.per_accepted() {
+            let tries = run.info.collected.tries.phrase();
+            let tries = if tries.is_empty() { tries } else { format!("; accepted {tries}") };
+            text += &format!("{}: {money} per accepted record{tries}\n", run.info.name);
+        }
         let parked: Vec<String> =
             run.under_way.parked.iter().map(|(reason, count)| format!("{count} for {reason}")).collect();
         if !parked.is_empty() {
