@@ -149,6 +149,7 @@ impl Pipeline {
             cost_nano_usd: calls().map(|call| call.cost_nano_usd).sum(),
             recipe_digest: self.recipe_digest.clone(),
             error: outcome.error,
+            gave_up: outcome.gave_up,
             metadata: job.item.metadata.clone(),
             worker: self.worker.clone(),
             started_at,
@@ -187,13 +188,7 @@ fn medium(source: &MediaRef, prepared: Option<&Arc<Prepared>>) -> RecordMedium {
 }
 
 fn total_usage<'a>(calls: impl Iterator<Item = &'a RecordCall>) -> Usage {
-    calls.fold(Usage::default(), |sum, call| Usage {
-        input_tokens: sum.input_tokens + call.usage.input_tokens,
-        cached_tokens: sum.cached_tokens + call.usage.cached_tokens,
-        audio_tokens: sum.audio_tokens + call.usage.audio_tokens,
-        output_tokens: sum.output_tokens + call.usage.output_tokens,
-        thinking_tokens: sum.thinking_tokens + call.usage.thinking_tokens,
-    })
+    calls.fold(Usage::default(), |sum, call| sum.plus(call.usage))
 }
 
 fn kind(kind: MediaKind) -> Kind {

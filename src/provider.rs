@@ -212,6 +212,20 @@ pub struct Usage {
     pub thinking_tokens: u64,
 }
 
+impl Usage {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens.saturating_add(other.input_tokens),
+            cached_tokens: self.cached_tokens.saturating_add(other.cached_tokens),
+            audio_tokens: self.audio_tokens.saturating_add(other.audio_tokens),
+            output_tokens: self.output_tokens.saturating_add(other.output_tokens),
+            thinking_tokens: self.thinking_tokens.saturating_add(other.thinking_tokens),
+        }
+    }
+}
+
 /// A reply that was paid for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {

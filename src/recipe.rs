@@ -10,6 +10,7 @@
 
 mod check;
 mod file;
+mod give_up;
 mod template;
 mod toml_keys;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::media::{Settings, Wants};
 use crate::provider::{Role, Thinking};
+pub use give_up::GiveUp;
 pub use template::{Template, TemplateKind};
 
 /// The recipe used when none is named, as its commented file.
@@ -125,6 +127,9 @@ pub struct Recipe {
     pub critique: bool,
     /// Whether a try is accepted only when its final answer matches the item's.
     pub answer_gate: bool,
+    /// When a job is given up before its tries are used up: by the first rule that applies; empty: never.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub give_up: Vec<GiveUp>,
     /// How media are prepared.
     pub media: Settings,
     /// Writes the reasoning.
@@ -256,6 +261,10 @@ impl Recipe {
             "generator": seat(&self.generator), "summarizer": seat(&self.summarizer),
             "evaluator": seat(&self.evaluator),
         });
+        // The digest of a recipe without such rules is what it was before there were any.
+        if !self.give_up.is_empty() {
+            json["give_up"] = serde_json::json!(self.give_up);
+        }
         json.sort_all_objects();
         json.to_string()
     }
@@ -342,6 +351,9 @@ mod tests {
         assert_eq!((back.to_json(), back.digest()), (json.clone(), recipe.digest()));
         assert_eq!(back, recipe);
         assert_eq!(serde_json::to_value(&recipe).unwrap(), serde_json::from_str::<serde_json::Value>(&json).unwrap());
+        let ruled = Recipe { give_up: vec![GiveUp { after_try: 2, below_score: 3 }], ..recipe.clone() };
+        assert_eq!(Recipe::from_json(&ruled.to_json()).unwrap(), ruled);
+        assert!(!json.contains("give_up"), "a recipe without rules keeps its digest");
         assert!(Recipe::from_json(&json.replace("\"threshold\":9", "\"threshold\":11")).is_err());
         assert!(Recipe::from_json(&json.replace("tojson", "tojosn")).is_err());
         assert!(Recipe::from_json(&json.replace("\"seed\"", "\"sead\"")).is_err());
@@ -359,6 +371,9 @@ mod tests {
             ("seed = 7", "seed = 8"),
             ("critique = false", "critique = true"),
             ("answer_gate = false", "answer_gate = true"),
+            ("answer_gate = false", "answer_gate = false\ngive_up = [{ after_try = 2, below_score = 3 }]"),
+            ("answer_gate = false", "answer_gate = false\ngive_up = [{ after_try = 2, below_score = 4 }]"),
+            ("answer_gate = false", "answer_gate = false\ngive_up = [{ after_try = 3, below_score = 4 }]"),
             ("frame_size = 768", "frame_size = 512"),
             ("model = \"gpt-4o-mini\"", "model = \"gpt-4o\""),
             ("temperature = 0.7", "temperature = 1"),
@@ -396,7 +411,7 @@ mod tests {
         let problems = parsed(&text).unwrap_err().join("\n");
         for problem in [
             "max_asks is missing",
-            "max_ask is unknown (known: threshold, max_tries, max_asks, seed, critique, answer_gate, media, roles)",
+            "max_ask is unknown (known: threshold, max_tries, max_asks, seed, critique, answer_gate, give_up, media, roles)",
             "seed is -7, not a whole number of its range",
             "critique is \"no\", not true or false",
             "roles.generator.retries is unknown",
@@ -463,6 +478,21 @@ mod tests {
             ),
             ("temperature = 0.7", "temperature = nan", "roles.generator.temperature is NaN, not 0 to 2"),
             ("[roles.evaluator]", "[roles.judge]", "roles.evaluator is missing"),
+            (
+                "answer_gate = false",
+                "answer_gate = false\ngive_up = [{ after_try = 2, below_score = 11 }]",
+                "give_up[0].below_score is 11, not 2 to 10",
+            ),
+            (
+                "answer_gate = false",
+                "answer_gate = false\ngive_up = [{ after_try = 2, below_score = 3 }, { after_try = 0, below_score = 3 }]",
+                "give_up[1].after_try is 0, not 1 to 100",
+            ),
+            (
+                "answer_gate = false",
+                "answer_gate = false\ngive_up = { after_try = 2, below = 3 }",
+                "give_up is a table, not a list of { after_try = N, below_score = S }",
+            ),
             ("threshold = 6", "threshold = 6.5", "threshold is 6.5, not a whole number of its range"),
             ("threshold = 6", "threshold = ", "line 5: "),
         ] {

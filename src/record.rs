@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use tries::{ByTry, Tried};
 
 use crate::provider::{Role, Usage};
+use crate::recipe::GiveUp;
 
 /// Version of the record's shape.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -22,7 +23,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub enum Status {
     /// A try reached the threshold.
     Accepted,
-    /// All tries were used; the best one is kept.
+    /// All tries were used, or the job was given up (`gave_up`); the best one is kept.
     Exhausted,
     /// A role's replies were blocked until its asks were used up, before any try was scored.
     Blocked,
@@ -255,6 +256,9 @@ pub struct Record {
     pub recipe_digest: String,
     /// Why it is blocked or failed.
     pub error: Option<RecordError>,
+    /// The recipe's rule by which it is exhausted before its tries were used up.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gave_up: Option<GiveUp>,
     /// The item's own, untouched.
     pub metadata: serde_json::Value,
     /// Who ran it. Not content.

@@ -3,6 +3,7 @@
 //! ```text
 //! try 1..=N   generate (with the previous steps and score from the second try on) -> summarize -> evaluate
 //! accept      the first try whose score reaches the threshold
+//! give up     by the recipe's rules on the number of tries and the best score, where it has any
 //! best        argmax over scored tries, the first on ties
 //! ```
 //!
@@ -15,6 +16,7 @@ use crate::agent::{check, prompt, schema};
 use crate::fault::Halt;
 use crate::journal::Canonical;
 use crate::provider::Role;
+use crate::recipe::GiveUp;
 use crate::record::{ErrorKind, RecordError, Status, Try};
 
 /// Where the loop ended.
@@ -28,12 +30,14 @@ pub struct Refined {
     pub best: Option<usize>,
     /// Why it is blocked or failed.
     pub error: Option<RecordError>,
+    /// The rule by which it is exhausted before its tries were used up.
+    pub gave_up: Option<GiveUp>,
 }
 
 impl Refined {
     /// The end of a job that was never asked about.
     pub fn failed(error: RecordError) -> Self {
-        Self { status: Status::Failed, tries: Vec::new(), best: None, error: Some(error) }
+        Self { status: Status::Failed, tries: Vec::new(), best: None, error: Some(error), gave_up: None }
     }
 }
 
@@ -58,7 +62,12 @@ pub async fn refine(asker: &Asker<'_>) -> Result<Refined, Unfinished> {
         tries.push(this);
         match end {
             Ok(()) if accepted => return Ok(end_of(asker, Status::Accepted, tries, None)),
-            Ok(()) => {}
+            Ok(()) => {
+                let gave_up = gives_up(asker, index, &tries).filter(|_| index < max_tries);
+                if gave_up.is_some() {
+                    return Ok(Refined { gave_up, ..end_of(asker, Status::Exhausted, tries, None) });
+                }
+            }
             Err(Ended::Unfinished(unfinished)) => return Err(unfinished),
             Err(Ended::Failed(error)) => {
                 let scored = tries.iter().any(|t| t.score.is_some());
@@ -74,6 +83,12 @@ pub async fn refine(asker: &Asker<'_>) -> Result<Refined, Unfinished> {
 enum Ended {
     Failed(RecordError),
     Unfinished(Unfinished),
+}
+
+/// The rule by which a job is given up after these tries. One that was asked for again goes on: somebody wants its tries used.
+fn gives_up(asker: &Asker<'_>, index: u32, tries: &[Try]) -> Option<GiveUp> {
+    let best = tries.iter().filter_map(|t| t.score).max();
+    if asker.job.again.tries > 0 { None } else { asker.recipe.gives_up(index, best) }
 }
 
 /// One try; what is reached before an end stays in `this`.
@@ -165,7 +180,7 @@ fn end_of(asker: &Asker<'_>, status: Status, tries: Vec<Try>, error: Option<Reco
             best = Some(position);
         }
     }
-    Refined { status, tries, best, error }
+    Refined { status, tries, best, error, gave_up: None }
 }
 
 /// With the answer gate on, a wrong answer is never accepted nor preferred.
@@ -173,7 +188,8 @@ fn passes_gate(asker: &Asker<'_>, candidate: &Try) -> bool {
     !asker.recipe.answer_gate || candidate.answer_match != Some(false)
 }
 
-fn empty() -> Try {
+/// A try before anything is known of it.
+pub(crate) fn empty() -> Try {
     Try {
         index: 0,
         reasoning_steps: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{MediaMode, Recipe, Seat, TemplateKind};
+use super::{GiveUp, MediaMode, Recipe, Seat, TemplateKind};
 use crate::media::Settings;
 use crate::provider::{Role, Thinking};
 
@@ -11,6 +11,7 @@ const MAX_SYSTEM: usize = 32 * 1024;
 /// Everything that is wrong, by key.
 pub(super) fn all(recipe: &Recipe) -> Vec<String> {
     let mut problems = numbers(recipe.threshold, recipe.max_tries, recipe.max_asks, &recipe.media);
+    problems.extend(give_up(&recipe.give_up));
     for role in Role::ALL {
         seat(role, recipe.seat(role), &mut problems);
     }
@@ -33,6 +34,20 @@ pub(super) fn numbers(threshold: u8, max_tries: u32, max_asks: u32, media: &Sett
     let wrong = rows.into_iter().filter(|(_, value, range)| !range.contains(value));
     let wrong = wrong.map(|(key, value, range)| format!("{key} is {value}, not {} to {}", range.start(), range.end()));
     wrong.chain(media.problem()).collect()
+}
+
+/// What is wrong with the rules by which jobs are given up.
+pub(super) fn give_up(rules: &[GiveUp]) -> Vec<String> {
+    let number = |(at, rule): (usize, &GiveUp)| {
+        let rows: [(&str, u32, RangeInclusive<u32>); 2] =
+            [("after_try", rule.after_try, 1..=100), ("below_score", rule.below_score.into(), 2..=10)];
+        let wrong = rows.into_iter().filter(|(_, value, range)| !range.contains(value));
+        let said = wrong.map(|(key, value, range)| {
+            format!("give_up[{at}].{key} is {value}, not {} to {}", range.start(), range.end())
+        });
+        said.collect::<Vec<_>>()
+    };
+    rules.iter().enumerate().flat_map(number).collect()
 }
 
 /// What is wrong with one seat.

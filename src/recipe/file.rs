@@ -8,7 +8,7 @@ use std::sync::Arc;
 use toml::Table;
 
 use super::toml_keys::Keys;
-use super::{MediaMode, Recipe, RecipeError, RecipeFile, Seat, Template, check};
+use super::{GiveUp, MediaMode, Recipe, RecipeError, RecipeFile, Seat, Template, check};
 use crate::media::{AudioFormat, Selection, Settings};
 use crate::provider::{Role, Thinking};
 
@@ -57,11 +57,14 @@ fn walk(table: Table, folder: &Path, problems: &mut Vec<String>) -> Option<Recip
     let seed = keys.whole("seed", 0_u32);
     let critique = keys.flag("critique");
     let answer_gate = keys.flag("answer_gate");
+    let give_up: Vec<GiveUp> =
+        keys.optional_value("give_up", "a list of { after_try = N, below_score = S }").unwrap_or_default();
     let media = keys.table("media");
     let roles = keys.table("roles");
     keys.finish();
     let media = settings(media?, problems);
     problems.extend(check::numbers(threshold, max_tries, max_asks, &media));
+    problems.extend(check::give_up(&give_up));
     let mut keys = Keys::new(roles?, "roles", problems);
     let tables = ["generator", "summarizer", "evaluator"].map(|role| keys.table(role));
     keys.finish();
@@ -76,8 +79,19 @@ fn walk(table: Table, folder: &Path, problems: &mut Vec<String>) -> Option<Recip
     }
     chains(without_key, problems);
     let [generator, summarizer, evaluator] = <[_; 3]>::try_from(seats).ok()?;
-    let recipe =
-        Recipe { threshold, max_tries, max_asks, seed, critique, answer_gate, media, generator, summarizer, evaluator };
+    let recipe = Recipe {
+        threshold,
+        max_tries,
+        max_asks,
+        seed,
+        critique,
+        answer_gate,
+        give_up,
+        media,
+        generator,
+        summarizer,
+        evaluator,
+    };
     Some(RecipeFile { recipe, without_key })
 }
 

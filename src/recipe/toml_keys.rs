@@ -114,6 +114,16 @@ impl<'a> Keys<'a> {
         read
     }
 
+    /// The same, if it is there.
+    pub(super) fn optional_value<T: serde::de::DeserializeOwned>(
+        &mut self,
+        key: &'static str,
+        right: &str,
+    ) -> Option<T> {
+        self.asked.push(key);
+        if self.table.contains_key(key) { self.value(key, right) } else { None }
+    }
+
     /// Notes every key nobody asked for.
     pub(super) fn finish(self) {
         for key in self.table.keys() {

@@ -206,7 +206,7 @@ impl Directory {
     }
 
     fn superseded_path(&self) -> PathBuf {
-        self.path.join("records.superseded.jsonl")
+        records::superseded_path(&self.path)
     }
 
     fn retry_marker(&self) -> PathBuf {

@@ -41,6 +41,11 @@ pub fn records_path(out: &Path) -> PathBuf {
     out.join("records.jsonl")
 }
 
+/// Where those are that `--retry` replaced.
+pub fn superseded_path(out: &Path) -> PathBuf {
+    out.join("records.superseded.jsonl")
+}
+
 /// Calls `visit` with each record until it returns something.
 pub fn read_records<T>(
     path: &Path,
@@ -179,6 +184,7 @@ pub(crate) fn test_record(item_id: &str) -> Record {
         cost_nano_usd: 0,
         recipe_digest: String::new(),
         error: None,
+        gave_up: None,
         metadata: serde_json::Value::Null,
         worker: String::new(),
         started_at: jiff::Timestamp::UNIX_EPOCH,

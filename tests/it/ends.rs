@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use aurelia::demo::clip::{Content, Style};
 use aurelia::provider::Role;
+use aurelia::recipe::GiveUp;
 use aurelia::record::{ErrorKind, Outcome, Record, Status};
 use aurelia::simulator::{Faults, Settings};
 use serde_json::{Value, json};
@@ -398,4 +399,43 @@ fn a_bad_verdict_costs_an_ask_and_the_good_one_after_it_counts() {
         let spoilt = if verdict.is_empty() { Outcome::Blocked } else { Outcome::Unparsable };
         assert_eq!(outcomes(record, 0, Role::Evaluator), [spoilt, Outcome::Used], "{verdict}");
     }
+}
+
+/// The usual recipe with a rule by which jobs are given up after two tries below 3.
+const GIVES_UP: (&str, &str) =
+    ("answer_gate = false", "answer_gate = false\ngive_up = [{ after_try = 2, below_score = 3 }]");
+
+#[test]
+fn a_job_without_hope_is_given_up_by_the_recipes_rule_and_says_which() {
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    let recipe = work.recipe("recipe.toml", &[GIVES_UP]);
+    let item = |id: &str, scores: &str| json!({ "id": id, "video": "clips/0.mp4", "query": format!("What rings ({id})? [[sim: scores={scores}]]") });
+    let items = [item("hopeless", "2/1/2/8"), item("hopeful", "1/3/2/8"), item("late", "2/2/2/2/2/2/9")];
+    let items = work.items("items.jsonl", &items);
+    let run = || Aurelia::new(&work, &sim).corpus(&items).arg("--recipe").arg(&recipe);
+    run().run().expect(0);
+    let first = work.records();
+    let rule = GiveUp { after_try: 2, below_score: 3 };
+    let end = |id: &str| (first[id].status, first[id].best_try, first[id].tries.len(), first[id].gave_up);
+    assert_eq!(end("hopeless"), (Status::Exhausted, Some(1), 2, Some(rule)));
+    assert_eq!(end("hopeful"), (Status::Accepted, Some(4), 4, None));
+    assert_eq!(first["hopeless"].error, None);
+
+    // Replay, with nobody to ask: the same end, and it still says why.
+    std::fs::remove_file(work.out().join("records.jsonl")).unwrap();
+    let (calls, _) = sim.counted(|| run().run().expect(0));
+    let again = work.records();
+    assert_eq!((calls, again.len()), (0, 3));
+    for (id, record) in &again {
+        assert_eq!(record.content(), first[id].content(), "{id}");
+    }
+
+    // Who asks for its tries once more has them.
+    run().args(["--retry", "exhausted"]).run().expect(0);
+    let retried = work.records();
+    assert_eq!((retried["hopeless"].status, retried["hopeless"].best_try), (Status::Accepted, Some(4)));
+    assert_eq!(
+        (retried["late"].status, retried["late"].tries.len(), retried["late"].gave_up),
+        (Status::Accepted, 7, None)
+    );
 }
