@@ -21,13 +21,14 @@ pub mod explain;
 #[cfg(feature = "fleet")]
 mod operator;
 pub mod progress;
+pub mod recost;
 #[cfg(feature = "fleet")]
 pub mod retry;
 pub mod run;
+mod set;
 pub mod show;
 #[cfg(feature = "fleet")]
 pub mod status;
-#[cfg(feature = "fleet")]
 mod table;
 
 use std::io::Write;
@@ -68,6 +69,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Show(show::ShowArgs),
     ExplainMiss(explain::ExplainArgs),
+    Recost(recost::RecostArgs),
     Config(config::ConfigArgs),
     #[cfg(feature = "fleet")]
     Status(status::StatusArgs),
@@ -150,6 +152,7 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::main(args).await,
             Command::Show(args) => show::main(args).await,
             Command::ExplainMiss(args) => explain::main(args).await,
+            Command::Recost(args) => recost::main(args).await,
             Command::Config(args) => config::main(&args),
             #[cfg(feature = "fleet")]
             Command::Status(args) => status::main(args).await,

@@ -7,6 +7,7 @@
 //! manifest  what a data set consists of     shard     the content of its files         sink      directory or bucket
 //! replies   the journal beside a shard      retry     what can be asked for again      state     Redis, there or not
 //! output    whether the sink can be written    show      what is waited for, and shown at the end
+//! read      the records of a data set, for those who look at them
 //! bury      dead letters whose jobs have a record
 //! ```
 //!
@@ -25,6 +26,7 @@ mod known;
 pub mod manifest;
 mod message;
 mod output;
+pub mod read;
 mod replies;
 pub mod retry;
 mod shard;

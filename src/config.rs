@@ -31,6 +31,7 @@ use std::sync::Arc;
 pub use fleet::{CollectorSection, Shared};
 pub use limits::Limit;
 pub use mistake::{Mistake, Mistakes};
+pub use prices::prices_of;
 pub use providers::ProviderSection;
 pub use queue::{QueueSection, QueueUrl};
 pub use sections::{BudgetSection, LogFormat, MediaSection, RetrySection, TelemetrySection, WorkerSection};

@@ -47,8 +47,13 @@ impl Sink {
             None if output.is_empty() => Err("collector.output is not set: where data sets go; set \
                  AURELIA__COLLECTOR__OUTPUT to a directory, or to s3://BUCKET/PREFIX"
                 .to_owned()),
-            None => Ok(Self::Files(Files::new(PathBuf::from(output)))),
+            None => Ok(Self::directory(PathBuf::from(output))),
         }
+    }
+
+    /// A directory.
+    pub fn directory(path: PathBuf) -> Self {
+        Self::Files(Files::new(path))
     }
 
     /// A bucket, by a client that is set up.

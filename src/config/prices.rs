@@ -3,7 +3,13 @@
 //! Both have one shape and are read by the same code. The ranges uphold what [`crate::price`] rests on: cached input is
 //! never dearer than input, sound never cheaper.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use super::mistake::{Mistake, Mistakes};
 use super::read::Section;
+use super::sink::Sink;
+use super::tree::{self, Origin};
 use crate::price::{ImageRule, Price, Rates, Tier};
 use crate::provider::Protocol;
 
@@ -27,6 +33,26 @@ enum Rule {
     GeminiTiles,
     OpenaiTiles,
     Patches,
+}
+
+/// Reads a file that has `[[prices]]` as the configuration has them, and nothing else.
+///
+/// # Errors
+/// Everything that is wrong with it; a file without prices too.
+pub fn prices_of(path: &Path) -> Result<Vec<Price>, Mistakes> {
+    let file: Arc<Path> = path.into();
+    let origin = |line| Origin::File(Arc::clone(&file), line);
+    let whole = |message: String| Mistakes(vec![Mistake::new("", None, origin(1), message)]);
+    let text = std::fs::read_to_string(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let sink = Sink::default();
+    let mut root = Section::root(tree::parse(&text, &origin).map_err(Mistakes)?, &sink);
+    let prices = read(&mut root);
+    root.finish();
+    match sink.mistakes.into_inner() {
+        mistakes if !mistakes.is_empty() => Err(Mistakes(mistakes)),
+        _ if prices.is_empty() => Err(whole("has no prices: write [[prices]] before each".to_owned())),
+        _ => Ok(prices),
+    }
 }
 
 pub(super) fn read(root: &mut Section<'_>) -> Vec<Price> {

@@ -39,6 +39,7 @@ mod producer;
 mod queue;
 #[cfg(feature = "fleet")]
 mod quota;
+mod recost;
 mod replay;
 mod resources;
 #[cfg(feature = "fleet")]
