@@ -18,6 +18,7 @@ pub mod dead;
 pub mod demo;
 pub mod estimate;
 pub mod explain;
+pub mod odds;
 #[cfg(feature = "fleet")]
 mod operator;
 pub mod progress;
@@ -70,6 +71,7 @@ enum Command {
     Show(show::ShowArgs),
     ExplainMiss(explain::ExplainArgs),
     Recost(recost::RecostArgs),
+    Odds(odds::OddsArgs),
     Config(config::ConfigArgs),
     #[cfg(feature = "fleet")]
     Status(status::StatusArgs),
@@ -153,6 +155,7 @@ pub fn main() -> ExitCode {
             Command::Show(args) => show::main(args).await,
             Command::ExplainMiss(args) => explain::main(args).await,
             Command::Recost(args) => recost::main(args).await,
+            Command::Odds(args) => odds::main(args).await,
             Command::Config(args) => config::main(&args),
             #[cfg(feature = "fleet")]
             Command::Status(args) => status::main(args).await,

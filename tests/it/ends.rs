@@ -439,3 +439,41 @@ fn a_job_without_hope_is_given_up_by_the_recipes_rule_and_says_which() {
         (Status::Accepted, 7, None)
     );
 }
+
+#[test]
+fn the_odds_of_a_run_are_the_rules_that_the_next_recipe_takes() {
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    let item = |n: usize, scores: &str| json!({ "id": format!("{n}"), "video": "clips/0.mp4", "query": format!("What ({n})? [[sim: scores={scores}]]") });
+    let mut items: Vec<Value> = (0..4).map(|n| item(n, "1/2/2/2/2")).collect();
+    items.extend((4..8).map(|n| item(n, "2/4/5/6")));
+    let corpus = work.items("items.jsonl", &items);
+    Aurelia::new(&work, &sim).corpus(&corpus).run().expect(0);
+    let odds = |args: &[&str]| Aurelia::new(&work, &sim).arg("odds").arg(work.out()).args(args).run().expect(0);
+    let json = odds(&["--least", "4", "--json"]).json();
+    assert_eq!((&json["records"], &json["left_out"]), (&json!(8), &json!(0)));
+    let rules = json!([{ "after_try": 1, "below_score": 2 }, { "after_try": 2, "below_score": 3 }]);
+    assert_eq!(json["give_up"], rules);
+    let later = |record: &Record, tries: usize| -> u64 {
+        record.tries[tries..].iter().flat_map(|t| &t.calls).map(|call| call.cost_nano_usd).sum()
+    };
+    let cost: u64 = work.records().values().filter(|r| r.status == Status::Exhausted).map(|r| later(r, 2)).sum();
+    let state =
+        json["states"].as_array().unwrap().iter().find(|s| s["after_try"] == 2 && s["best_score"] == 2).unwrap();
+    assert_eq!(
+        (&state["jobs"], &state["accepted_later"], &state["later_nano_usd"]),
+        (&json!(4), &json!(0), &json!(cost))
+    );
+    let text = odds(&["--least", "4"]).stdout;
+    println!("{text}");
+    let line = text.lines().last().unwrap();
+    assert_eq!(line, "give_up = [{ after_try = 1, below_score = 2 }, { after_try = 2, below_score = 3 }]");
+    assert!(odds(&[]).stdout.contains("nothing to give up"), "eight jobs are too few by default");
+
+    // As it is, into the recipe of the next run.
+    let recipe = work.recipe("next.toml", &[("answer_gate = false", &format!("answer_gate = false\n{line}"))]);
+    let out = work.path("next");
+    let next = Aurelia::new(&work, &sim).args(["run", "--json", "--corpus"]).arg(&corpus).arg("--out").arg(&out);
+    next.arg("--recipe").arg(&recipe).run().expect(0);
+    let tries: Vec<usize> = crate::support::records(&out).values().map(|record| record.tries.len()).collect();
+    assert_eq!(tries, [1, 1, 1, 1, 4, 4, 4, 4]);
+}
