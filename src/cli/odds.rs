@@ -15,9 +15,9 @@ use crate::recipe::GiveUp;
 /// Measure how often jobs were accepted later, by tries and best score: what to write as give_up into a recipe
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Each line: of the jobs that had so many tries behind them, this best score and no accept, how many were accepted later, and
-what their later tries cost. The last line goes into the next run's recipe as it is. Records of jobs that were asked for
-again, failed or were given up are left out.
+Each line: of the jobs with so many tries behind them, this best score and no accept, how many were
+accepted later, and what their later tries cost. The last line goes into the next run's recipe as it
+is. Records of jobs that were asked for again, failed or were given up are left out.
 
 Examples:
   aurelia odds data

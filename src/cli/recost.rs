@@ -20,18 +20,18 @@ use crate::price::Nano;
 /// Compute what the calls of a data set would cost under other prices
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Prices are those of FILE, then those of the configuration, then the built-in ones; the first that matches wins. FILE has
-[[prices]] as the configuration has them (see config/prices.toml). Records are read and never written.
+Prices are those of FILE, then those of the configuration, then the built-in ones; the first that
+matches wins. FILE has [[prices]] as the configuration has them. Records are read and never written.
 
-Money is that of the calls in the records. Calls whose end was not seen are in no record (aurelia budget show has them). Calls
-of servers that report no usage are named, and stand at what was recorded; no usage is guessed.
+Money is that of the calls in the records; calls whose end was not seen are in none of them. Calls of
+servers that report no usage are named and in no sum: no usage is guessed.
 
 Examples:
   aurelia recost data                                 under the prices of today's configuration
   aurelia recost data --prices new.toml               what if
   aurelia recost --run spring --json | jq .all        a fleet's data set, in collector.output
 
-Exit codes: 0 done, 1 the records cannot be read, 2 usage, 64 configuration or prices (also: a model without a price).")]
+Exit codes: 0 done, 1 the records cannot be read, 2 usage, 64 configuration, or a model without a price.")]
 pub struct RecostArgs {
     #[command(flatten)]
     set: SetArgs,

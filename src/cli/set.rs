@@ -52,7 +52,7 @@ impl SetArgs {
     }
 
     #[cfg(not(feature = "fleet"))]
-    #[expect(clippy::unused_self, clippy::unused_async, reason = "without a fleet there are no runs to name")]
+    #[expect(clippy::unused_async, reason = "without a fleet there are no runs to name")]
     async fn of_run(&self, _: &Config, _: Visit<'_>) -> Result<Option<Failure>, Failure> {
         Err(Failure::usage("name a directory"))
     }

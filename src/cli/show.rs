@@ -138,6 +138,9 @@ fn head(record: &Record) -> String {
             text += &format!("  {}. {step}\n     {answer}\n", n + 1);
         }
     }
+    if let Some(rule) = record.gave_up {
+        text += &format!("given up: after {} tries without a score of {}\n", rule.after_try, rule.below_score);
+    }
     if let Some(error) = &record.error {
         text += &format!("error: {}\n", error.message);
     }

@@ -28,6 +28,8 @@ pub struct Tally {
     pub accepted_at: BTreeMap<u32, u64>,
     /// The tries of this time's records by their place in the loop.
     pub tries: ByTry,
+    /// Exhausted records of this time that were given up by a rule of the recipe.
+    pub gave_up: u64,
     /// Failed records of this time by their error's kind.
     pub failures: BTreeMap<&'static str, u64>,
     /// The first of them, with its item.
@@ -54,6 +56,7 @@ impl Tally {
             *self.accepted_at.entry(best).or_default() += 1;
         }
         self.tries.add(&record.by_try());
+        self.gave_up += u64::from(record.gave_up.is_some());
         if let (Status::Failed, Some(error)) = (record.status, &record.error) {
             *self.failures.entry(error.kind.name()).or_default() += 1;
             self.first_failure.get_or_insert_with(|| format!("{}: {}", record.item_id, error.message));
@@ -144,7 +147,7 @@ impl Summary {
             "run": self.run, "out": self.out, "items": self.items, "records": records, "written": tally.written,
             "duplicates": self.duplicates, "rejected": self.rejected, "rejected_lines": self.reasons,
             "panicked": tally.panicked, "failed_by_kind": tally.failures,
-            "accepted_at_try": tally.accepted_at, "tries": tally.tries,
+            "accepted_at_try": tally.accepted_at, "tries": tally.tries, "given_up": tally.gave_up,
             "nano_usd_per_accepted": self.per_accepted().map(|money| money.0), "calls": self.totals.calls,
             "input_tokens": tally.usage.input_tokens, "output_tokens": tally.usage.output_tokens,
             "spent_nano_usd": self.totals.spent.0, "unconfirmed_nano_usd": self.totals.unconfirmed.0,
@@ -162,6 +165,8 @@ impl Summary {
             let count = tally.of(status);
             let detail = if status == Status::Accepted && !tally.accepted_at.is_empty() {
                 format!("{count} (new ones: {})", tally.tries.phrase())
+            } else if status == Status::Exhausted && tally.gave_up > 0 {
+                format!("{count} (new ones: {} given up)", tally.gave_up)
             } else if let (Status::Failed, Some(first)) = (status, &tally.first_failure) {
                 let kinds: Vec<String> = tally.failures.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
                 format!("{count} (new ones: {}; the first is {first})", kinds.join(", "))

@@ -413,13 +413,17 @@ fn a_job_without_hope_is_given_up_by_the_recipes_rule_and_says_which() {
     let items = [item("hopeless", "2/1/2/8"), item("hopeful", "1/3/2/8"), item("late", "2/2/2/2/2/2/9")];
     let items = work.items("items.jsonl", &items);
     let run = || Aurelia::new(&work, &sim).corpus(&items).arg("--recipe").arg(&recipe);
-    run().run().expect(0);
+    let summary = run().run().expect(0).json();
+    assert_eq!((&summary["records"]["exhausted"], &summary["given_up"]), (&json!(2), &json!(2)));
     let first = work.records();
     let rule = GiveUp { after_try: 2, below_score: 3 };
     let end = |id: &str| (first[id].status, first[id].best_try, first[id].tries.len(), first[id].gave_up);
     assert_eq!(end("hopeless"), (Status::Exhausted, Some(1), 2, Some(rule)));
     assert_eq!(end("hopeful"), (Status::Accepted, Some(4), 4, None));
     assert_eq!(first["hopeless"].error, None);
+
+    let shown = Aurelia::new(&work, &sim).args(["show", "hopeless", "--out"]).arg(work.out()).run().expect(0).stdout;
+    assert!(shown.contains("given up: after 2 tries without a score of 3\n"), "{shown}");
 
     // Replay, with nobody to ask: the same end, and it still says why.
     std::fs::remove_file(work.out().join("records.jsonl")).unwrap();
