@@ -289,7 +289,15 @@ pub(crate) fn cut_off(prefix: &str, jobs: usize, cut: Duration) {
     std::thread::sleep(cut.saturating_sub(began.elapsed()));
     cable.mend();
     until("it is ready again", || (page(&worker, "/readyz").0 == 200).then_some(()));
-    bench.records(jobs);
+    let (records, _) = bench.records(jobs);
+    // Counted once the broker has confirmed a record, which may be seen before.
+    let tries: usize = records.values().map(|message| message.record.tries.len()).sum();
+    let accepted = records.values().filter(|message| message.record.status == Status::Accepted).count();
+    until("tries are counted", || {
+        let reached = |name: &str, least: usize| counted(&worker, name) >= f64::from(u32::try_from(least).unwrap());
+        (reached("aurelia_tries_scored_total", tries) && reached("aurelia_tries_accepted_total", accepted))
+            .then_some(())
+    });
     assert!(counted(&worker, "aurelia_reconnects_total") >= 1.0);
     // A job that was under way at the cut may have been done twice; what it had paid for was read.
     assert_eq!(sim.stats().repeats_of_answered, 0);
