@@ -62,7 +62,7 @@ impl Line {
     }
 
     /// Those of `accounts` that are not broken; else how long all are left alone.
-    pub(super) fn unbroken<'a>(accounts: Vec<&'a Account>, now: Instant) -> Result<Vec<&'a Account>, Duration> {
+    pub(super) fn unbroken(accounts: Vec<&Account>, now: Instant) -> Result<Vec<&Account>, Duration> {
         let mut alone = Duration::MAX;
         let mut may =
             |account: &&Account| account.breaker.enter(now).inspect_err(|pause| alone = alone.min(*pause)).is_ok();

@@ -118,10 +118,11 @@ fn day_resets(section: &mut Section<'_>, provider: Option<&ProviderSection>) -> 
         },
         origin: section.origin.clone(),
     });
-    TimeZone::get(&name.value).unwrap_or_else(|_| {
+    // Also by its rule (POSIX TZ), for midnights that no name stands for.
+    TimeZone::get(&name.value).or_else(|_| TimeZone::posix(&name.value)).unwrap_or_else(|_| {
         let key = section.key("day_resets");
         if !section.sink.blames(&key) {
-            let message = "is not a known time zone: write a name such as \"UTC\" or \"America/Los_Angeles\"";
+            let message = "is not a known time zone: write a name such as \"UTC\" or \"America/Los_Angeles\", or a rule such as \"JST-9\"";
             section.sink.mistake(&key, Some(format!("{:?}", name.value)), &name.origin, message);
         }
         TimeZone::UTC

@@ -6,7 +6,8 @@ use aurelia::simulator::{Faults, Latency, Limit, LimitUse, Settings};
 use serde_json::{Value, json};
 
 use super::support::fleet::Bench;
-use super::support::{Running, Sim, Workdir, corpus, until};
+use super::support::redis::RedisServer;
+use super::support::{Broker, Running, Sim, Workdir, corpus, until};
 
 /// Tokens per minute that the simulator allows.
 const TOKENS: u64 = 2_000_000;
@@ -41,6 +42,13 @@ pub(crate) struct Used {
     pub(crate) text: String,
 }
 
+/// All calls of these items at one account: without a key for the summarizer's provider the generator's model plays it too.
+fn enqueue(bench: &Bench, work: &Workdir, sim: &Sim, items: &[Value]) {
+    let file = work.items("items.jsonl", items);
+    let producer = bench.program(work, sim, env!("CARGO_BIN_EXE_aurelia-producer"));
+    producer.without("OPENAI_API_KEY").args(["--run", "r", "--json"]).arg(&file).run().expect(0);
+}
+
 /// Requests that never end, for workers that die on the way, at one account of a provider that enforces its limits over true
 /// sliding windows, fails one call in twenty and answers when it likes.
 #[expect(clippy::cast_precision_loss, reason = "counts of some thousands")]
@@ -63,9 +71,7 @@ pub(crate) fn used(prefix: &str, case: Case) -> Used {
         .map(|item| json!({"id": item["id"], "video": item["video"], "query": format!("{} [[sim: exhaust]]", item["query"])}))
         .collect();
     let mut bench = Bench::new(prefix);
-    let file = work.items("items.jsonl", &items);
-    let producer = bench.program(&work, &sim, env!("CARGO_BIN_EXE_aurelia-producer"));
-    producer.without("OPENAI_API_KEY").args(["--run", "r", "--json"]).arg(&file).run().expect(0);
+    enqueue(&bench, &work, &sim, &items);
     let declared = case
         .declared
         .map_or_else(String::new, |n| format!("requests_per_minute = {n}\ntokens_per_minute = {TOKENS}\n"));
@@ -92,7 +98,7 @@ pub(crate) fn used(prefix: &str, case: Case) -> Used {
         workers.push(start());
     }
     let (to, last) = at(from + PERIOD * case.periods);
-    let (stats, seconds) = (sim.stats(), (to - from).as_secs_f64());
+    let (stats, seconds) = (sim.stats(), to.as_secs_f64() - from.as_secs_f64());
     for worker in workers {
         assert_eq!(worker.kill().code, None, "there was not work enough");
     }
@@ -135,4 +141,104 @@ fn a_fleet_learns_a_limit_that_is_declared_too_high_from_refusals_that_say_nothi
     println!("{}", used.text);
     assert!(used.refusals > 0, "there was nothing to learn: {}", used.text);
     assert!(used.share >= 0.9 && used.refused < 0.1, "{}", used.text);
+}
+
+/// Seconds since the epoch.
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// The rule of a time zone in which a day is over in so many seconds (POSIX TZ).
+fn zone(seconds: u64) -> String {
+    let today = i64::try_from((now() + seconds) % 86_400).unwrap();
+    let (sign, behind) = if today > 43_200 { ("-", 86_400 - today) } else { ("", today) };
+    format!("XXX{sign}{}:{:02}:{:02}", behind / 3600, behind / 60 % 60, behind % 60)
+}
+
+#[test]
+fn a_days_requests_are_used_up_then_jobs_wait_and_go_on_when_it_is_over() {
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    let bench = Bench::new("pace-day");
+    enqueue(&bench, &work, &sim, &corpus(10, 1));
+    let over = now() + 50;
+    let config = format!(
+        "[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\nrequests_per_day = 12\nday_resets = \"{}\"\n",
+        zone(over - now())
+    );
+    let workers: Vec<Running<'_>> =
+        (0..2).map(|_| bench.worker(&work, &sim).without("OPENAI_API_KEY").config(&config).spawn()).collect();
+    until("the day is used up and jobs wait, without a slot", || {
+        let under_way = bench.block_on(bench.fleet.jobs.under_way("r")).unwrap();
+        under_way.parked.contains_key("quota").then_some(())
+    });
+    assert!(now() < over, "the day was over too soon");
+    // What was appointed and then sent away gives its place back: nothing is lost of the day.
+    until("all of the day is used", || (sim.received() == 12).then_some(()));
+    let done = sim.received();
+    until("the day is over", || (now() >= over).then_some(()));
+    assert_eq!(sim.received(), done, "no call after it");
+    until("the next day goes on", || (sim.received() > done).then_some(()));
+    assert!(now() > over, "not before a second of the next day is over");
+    until("it is used up too", || (sim.received() == 24).then_some(()));
+    drop(workers);
+}
+
+#[test]
+fn a_store_that_lost_its_tail_holds_an_account_until_every_window_is_over() {
+    let limits = vec![Limit { model: "*".into(), requests: Some(300), tokens: None, window_ms: 60_000, bare: false }];
+    let latency = Latency::Fixed { ms: 100 };
+    let (sim, work) =
+        (Sim::start(Settings { limits, latency, trust_media: true, ..Settings::default() }), Workdir::with_clips(1));
+    let redis = RedisServer::own("everysec");
+    let bench = Bench::over(&Broker::shared(), &redis.url(), "pace-lost");
+    enqueue(&bench, &work, &sim, &corpus(200, 1));
+    let config = "[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\nrequests_per_minute = 300\n";
+    let workers: Vec<Running<'_>> =
+        (0..2).map(|_| bench.worker(&work, &sim).without("OPENAI_API_KEY").config(config).spawn()).collect();
+    until("calls are made", || (sim.received() > 20).then_some(()));
+    let account = redis.say(&["KEYS", "*account:gemini*"]);
+    assert_eq!(redis.say(&["COPY", &account, "earlier"]), "1");
+    until("more calls are made", || (sim.received() > 40).then_some(()));
+    assert_eq!(redis.say(&["COPY", "earlier", &account, "REPLACE"]), "1");
+    until("a worker says so", || {
+        workers.iter().any(|worker| worker.stderr().contains("Redis has lost what was sent last")).then_some(())
+    });
+    // What had its appointment goes; then nothing, where ten seconds have room for fifty.
+    std::thread::sleep(Duration::from_secs(2));
+    let received = sim.received();
+    std::thread::sleep(Duration::from_secs(10));
+    assert_eq!(sim.received(), received);
+    let paused: u64 = redis.say(&["HGET", &account, "paused"]).parse().unwrap();
+    let held = paused / 1_000_000 - now();
+    assert!((44..62).contains(&held), "until the minute is over: {held} s");
+    // An empty store knows nothing of that; those who sent do.
+    assert_eq!(redis.say(&["DEL", &account]), "1");
+    std::thread::sleep(Duration::from_secs(3));
+    let stats = sim.stats();
+    assert_eq!((stats.limit_violations, stats.received), (0, received), "{:?}", stats.limits);
+    drop(workers);
+}
+
+#[test]
+fn the_jobs_of_a_small_run_wait_no_longer_than_their_share_beside_a_hundred_times_more() {
+    let (sim, work) = (Sim::slow(50), Workdir::with_clips(1));
+    let mut bench = Bench::new("pace-shares");
+    let named = |prefix: &str, count| {
+        let items = corpus(count, 1).into_iter();
+        items.map(|item| json!({"id": format!("{prefix}-{}", item["id"]), "video": item["video"], "query": format!("{prefix}: {}", item["query"])})).collect::<Vec<Value>>()
+    };
+    bench.enqueue(&work, "large", &named("large", 400));
+    let worker = bench.worker(&work, &sim).spawn();
+    let (begun, _) = bench.records(20);
+    assert!(begun.keys().all(|item| item.starts_with("large")));
+    bench.enqueue(&work, "small", &named("small", 4));
+    let (mut small, mut large) = (0, 0);
+    while small < 4 {
+        let (found, _) = bench.records(1);
+        if found.keys().all(|item| item.starts_with("small")) { small += 1 } else { large += 1 }
+    }
+    // Eight jobs were under way and what was done until the small run was seen is not counted: then every second slot is its own.
+    println!("{large} jobs of the large run ended before the last of four of the small one");
+    assert!(large <= 100, "{large} jobs of the large run ended first");
+    drop(worker);
 }

@@ -60,9 +60,9 @@ pub(in crate::provider) fn without_secret(body: Bytes, credential: &Credential) 
 }
 
 /// The error as it leaves: with the endpoint's name in front, a note behind and without the secret.
-pub(super) fn named(endpoint: &Endpoint, credential: &Credential, error: CallError, note: &str) -> CallError {
-    let CallError { message, .. } = &error;
-    let message = failure::redact(message, credential.expose());
+pub(super) fn named(endpoint: &Endpoint, credential: &Credential, mut error: CallError, note: &str) -> CallError {
+    let message = failure::redact(&error.message, credential.expose());
     let note = failure::redact(note, credential.expose());
-    CallError { message: format!("{}: {message}{note}", endpoint.name), ..error }
+    error.message = format!("{}: {message}{note}", endpoint.name);
+    error
 }

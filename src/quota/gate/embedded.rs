@@ -196,13 +196,10 @@ impl Embedded {
                     let account = lock(&desk.account);
                     (account.away(now), account.free_at(now, tokens))
                 };
-                match away {
-                    None if chosen.as_ref().is_none_or(|(first, ..)| free_at < *first) => {
-                        chosen = Some((free_at, index, desk));
-                    }
-                    None => {}
-                    Some(away) if earliest.is_none_or(|(at, _)| away.0 < at) => earliest = Some(away),
-                    Some(_) => {}
+                if let Some(away) = away {
+                    earliest = earliest.filter(|(at, _)| *at <= away.0).or(Some(away));
+                } else if chosen.as_ref().is_none_or(|(first, ..)| free_at < *first) {
+                    chosen = Some((free_at, index, desk));
                 }
             }
             if let Some((_, index, desk)) = chosen {
