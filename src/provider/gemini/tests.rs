@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::provider::{Billed, Blob, CallErrorKind, Params, Protocol, Role, Schema, Thinking, VideoWay};
+use crate::quota::{NamedLimit, Scarce};
 
 fn blob(mime: &'static str, base64: &'static str) -> Blob {
     Blob { mime, base64: Bytes::from_static(base64.as_bytes()) }
@@ -365,6 +366,25 @@ fn a_429_is_read_to_its_end() {
         let error = failed(429, &message, "RESOURCE_EXHAUSTED", &details);
         assert_eq!((error.kind, error.retry_after), (kind, millis.map(Duration::from_millis)), "{message} {details}");
     }
+}
+
+#[test]
+fn the_limit_that_a_429_names_is_read_with_its_value() {
+    let limit = |details: &Value| failed(429, "You exceeded your current quota.", "RESOURCE_EXHAUSTED", details).limit;
+    let named = |of, per_minute| NamedLimit { of, per_minute };
+    for (ids, limit_named) in [
+        (&["GenerateRequestsPerMinutePerProjectPerModel"][..], named(Scarce::Requests, Some(10))),
+        (&["GenerateContentPaidTierInputTokensPerModelPerMinute"], named(Scarce::Tokens, Some(10))),
+        (&["Odd", "GenerateRequestsPerMinutePerProjectPerModel-FreeTier"], named(Scarce::Requests, Some(10))),
+        // A day's limit is no minute's.
+        (&["GenerateRequestsPerDayPerProjectPerModel"], NamedLimit::default()),
+        (&[], NamedLimit::default()),
+    ] {
+        assert_eq!(limit(&quota(ids, Some("5s"))), limit_named, "{ids:?}");
+    }
+    let mut odd = quota(&["GenerateRequestsPerMinutePerProjectPerModel"], None);
+    odd[1]["violations"][0]["quotaValue"] = json!("-1");
+    assert_eq!(limit(&odd), named(Scarce::Requests, None), "a value that is none");
 }
 
 proptest! {

@@ -7,6 +7,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 
 use super::*;
 use crate::provider::{Blob, CallErrorKind, Params, Role, Schema, Thinking};
+use crate::quota::{NamedLimit, Scarce};
 
 fn request(model: &str) -> Request {
     let blob = |mime, base64: &'static str| Blob { mime, base64: Bytes::from_static(base64.as_bytes()) };
@@ -312,6 +313,42 @@ fn each_error_has_its_consequence_and_quotes_the_server() {
         let wrapped = failed(status, &[], &format!("[{body}]"));
         assert!(!body.starts_with('{') || wrapped == error, "{wrapped}");
     }
+}
+
+#[test]
+fn the_limit_that_a_429_names_is_read_from_its_words_or_its_headers() {
+    let named = |of, per_minute| NamedLimit { of, per_minute };
+    let said = |message: &str, kind: &str| {
+        json!({"error": {"message": message, "type": kind, "code": "rate_limit_exceeded"}}).to_string()
+    };
+    let minute = |reset: &'static str| {
+        vec![
+            ("x-ratelimit-limit-requests", "500"),
+            ("x-ratelimit-remaining-requests", "0"),
+            ("x-ratelimit-reset-requests", reset),
+            ("x-ratelimit-remaining-tokens", "9000"),
+        ]
+    };
+    let tokens =
+        "Rate limit reached for gpt-4o in organization org-x on tokens per min (TPM): Limit 30,000, Used 14567";
+    for (pairs, body, limit) in [
+        (vec![], said(tokens, "tokens"), named(Scarce::Tokens, Some(30_000))),
+        (
+            vec![],
+            said("Rate limit reached on requests per min (RPM): Limit 500, Used 500", ""),
+            named(Scarce::Requests, Some(500)),
+        ),
+        (minute("12ms"), said("slower", ""), named(Scarce::Requests, Some(500))),
+        (minute("1m0s"), String::new(), named(Scarce::Requests, Some(500))),
+        // One that is full again in an hour is a day's.
+        (minute("1h0m0s"), said("slower", ""), NamedLimit::default()),
+        (vec![], said("Rate limit reached for requests", "requests"), named(Scarce::Requests, None)),
+        (vec![], said("slower", "limit 7"), NamedLimit::default()),
+    ] {
+        assert_eq!(failed(429, &pairs, &body).limit, limit, "{pairs:?} {body}");
+    }
+    let day = said("Rate limit reached on requests per day (RPD): Limit 200, Used 200", "requests");
+    assert_eq!(failed(429, &[], &day).limit, NamedLimit::default());
 }
 
 #[test]
