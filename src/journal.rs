@@ -10,6 +10,7 @@
 
 mod embedded;
 pub mod key;
+mod redirect;
 #[cfg(feature = "fleet")]
 mod shared;
 
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 
 use embedded::Embedded;
 pub use key::{Canonical, Key};
+pub use redirect::Redirect;
 
 use crate::lock::lock;
 use crate::price::Nano;
@@ -181,6 +183,25 @@ impl Journal {
         }
     }
 
+    /// Whether a request was handed to its fallback. Asked after a look at the request's own key, the answer stays: no reply and
+    /// no redirect is added behind it that would change the way.
+    pub async fn is_redirected(&self, redirect: &Redirect) -> Result<bool, StateError> {
+        match &self.store {
+            Store::Embedded(store) => store.is_redirected(redirect).await,
+            #[cfg(feature = "fleet")]
+            Store::Shared(store) => store.is_redirected(redirect).await,
+        }
+    }
+
+    /// Hands a request to its fallback for good, unless it has a reply of its own. Returns whether it is handed over.
+    pub async fn redirect(&self, redirect: &Redirect) -> Result<bool, StateError> {
+        match &self.store {
+            Store::Embedded(store) => store.redirect(redirect).await,
+            #[cfg(feature = "fleet")]
+            Store::Shared(store) => store.redirect(redirect).await,
+        }
+    }
+
     /// Whether what cannot be stored here can be stored by somebody else.
     pub fn is_shared(&self) -> bool {
         !matches!(self.store, Store::Embedded(_))
@@ -333,6 +354,38 @@ mod tests {
         assert_eq!(journal.read(request().key()).await.unwrap(), None);
         journal.store(&held, &request(), &reply("text"), Some(settled(row))).await.unwrap();
         assert_eq!(ledger.totals().await.unwrap().spent, Nano(9));
+    }
+
+    #[tokio::test]
+    async fn a_request_is_redirected_before_its_reply_or_never_and_only_for_the_fallback_that_was_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::new(Arc::new(State::open(&dir.path().join("state.sqlite")).unwrap()));
+        let to = |model: &str| {
+            let sample = Sample { item: 0, try_index: 1 };
+            Redirect::new(&request(), &Canonical::new("j", model, Role::Generator, "item", sample), "other")
+        };
+        assert!(!journal.is_redirected(&to("a")).await.unwrap());
+        for _ in 0..2 {
+            assert!(journal.redirect(&to("a")).await.unwrap(), "once or again");
+        }
+        assert!(!journal.is_redirected(&to("b")).await.unwrap(), "another fallback");
+        // Who has no fallback asks and stores as ever; after that nobody else is redirected.
+        let held = claim(&journal).await;
+        journal.store(&held, &request(), &reply("own"), None).await.unwrap();
+        assert!(journal.is_redirected(&to("a")).await.unwrap());
+        assert!(!journal.redirect(&to("b")).await.unwrap() && !journal.is_redirected(&to("b")).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_state_of_an_earlier_version_that_is_looked_at_has_no_redirects() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.sqlite");
+        let state = State::open(&path).unwrap();
+        state.call(|c| c.execute_batch("DROP TABLE redirects")).await.unwrap();
+        drop(state);
+        let journal = Journal::new(Arc::new(State::open_to_read(&path).unwrap()));
+        let redirect = Redirect::new(&request(), &request(), "other");
+        assert!(!journal.is_redirected(&redirect).await.unwrap());
     }
 
     #[tokio::test]

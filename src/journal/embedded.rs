@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
-use super::{Canonical, Exchange, Key, Stored, unreadable};
+use super::{Canonical, Exchange, Key, Redirect, Stored, unreadable};
 use crate::lock::lock;
 use crate::price::Nano;
 use crate::provider::{Reply, VideoSent};
@@ -110,6 +110,33 @@ impl Embedded {
         }
         let first = self.read(key).await?;
         first.ok_or_else(|| unreadable("a stored reply is gone"))
+    }
+
+    pub(super) async fn is_redirected(&self, redirect: &Redirect) -> Result<bool, StateError> {
+        let (from, to) = (redirect.from, redirect.to);
+        let read = move |c: &Connection| {
+            // A state of an earlier version that is only looked at has no such table, and no redirects.
+            let there = "SELECT 1 FROM sqlite_master WHERE name = 'redirects'";
+            if !c.prepare_cached(there)?.exists([])? {
+                return Ok(false);
+            }
+            c.prepare_cached("SELECT 1 FROM redirects WHERE from_key = ?1 AND to_key = ?2")?
+                .exists([from.as_slice(), to.as_slice()])
+        };
+        self.state.read(read).await
+    }
+
+    pub(super) async fn redirect(&self, redirect: &Redirect) -> Result<bool, StateError> {
+        let Redirect { from, to, provider, model } = redirect.clone();
+        let write = move |c: &Connection| {
+            c.prepare_cached(
+                "INSERT OR IGNORE INTO redirects SELECT ?1, ?2, ?3, ?4
+                 WHERE NOT EXISTS (SELECT 1 FROM replies WHERE key = ?1)",
+            )?
+            .execute((from.as_slice(), to.as_slice(), provider, model))
+        };
+        self.state.call(write).await?;
+        self.is_redirected(redirect).await
     }
 
     pub(super) async fn exchanges(

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use redis::Value;
 
-use super::{Key, Stored, unreadable};
+use super::{Key, Redirect, Stored, unreadable};
 use crate::shared::claims::{Claims, Held, Patience};
 use crate::shared::{Redis, Script};
 use crate::state::StateError;
@@ -49,6 +49,14 @@ static STORE: LazyLock<Script> = LazyLock::new(|| {
          if first then return first end
          redis.call('SET', KEYS[1], ARGV[1])
          return 0",
+    )
+});
+static REDIRECT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if redis.call('EXISTS', KEYS[2]) == 1 then return 1 end
+         if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+         redis.call('SET', KEYS[2], ARGV[1])
+         return 1",
     )
 });
 
@@ -95,6 +103,20 @@ impl Shared {
         }
     }
 
+    pub(super) async fn is_redirected(&self, redirect: &Redirect) -> Result<bool, StateError> {
+        self.redis.command(redis::cmd("EXISTS").arg(self.name_of(redirect))).await
+    }
+
+    pub(super) async fn redirect(&self, redirect: &Redirect) -> Result<bool, StateError> {
+        let (reply, _) = self.names(redirect.from);
+        self.redis.run(&REDIRECT.on(&reply).key(&self.name_of(redirect)).arg(packed(redirect)?)).await
+    }
+
+    /// Beside the reply that it stands for, in one slot.
+    fn name_of(&self, redirect: &Redirect) -> String {
+        self.redis.key(&redirect.from.to_string(), &redirect.to.to_string())
+    }
+
     /// Of the reply and of its claim.
     fn names(&self, key: Key) -> (String, String) {
         let tag = key.to_string();
@@ -102,13 +124,13 @@ impl Shared {
     }
 }
 
-fn packed(reply: &Stored) -> Result<Vec<u8>, StateError> {
+fn packed(entry: &impl serde::Serialize) -> Result<Vec<u8>, StateError> {
     thread_local! {
         // Making one takes longer than using it.
         static COMPRESSOR: RefCell<std::io::Result<zstd::bulk::Compressor<'static>>> =
             RefCell::new(zstd::bulk::Compressor::new(LEVEL));
     }
-    let json = serde_json::to_vec(reply).map_err(|e| unreadable(&e.to_string()))?;
+    let json = serde_json::to_vec(entry).map_err(|e| unreadable(&e.to_string()))?;
     COMPRESSOR.with_borrow_mut(|compressor| match compressor {
         Ok(compressor) => compressor.compress(&json).map_err(|e| unreadable(&e.to_string())),
         Err(error) => Err(unreadable(&error.to_string())),

@@ -1,8 +1,13 @@
 //! The state that a fleet shares, on a real Redis.
 
+use aurelia::journal::key::Sample;
+use aurelia::journal::{Canonical, Journal, Look, Redirect, Stored};
+use aurelia::price::Nano;
+use aurelia::provider::{Finish, Reply, Role, Usage};
 use aurelia::recipe::{Recipe, RecipeFile};
 use aurelia::record::Status;
 use aurelia::shared::Redis;
+use aurelia::shared::claims::Claims;
 use aurelia::shared::jobs::{Jobs, Started, UnderWay};
 use aurelia::shared::runs::{Fate, ItemMark, Lane, NewRun, Phase, Registered, Runs};
 
@@ -16,6 +21,27 @@ fn redis(prefix: &str) -> Redis {
 
 fn recipe(threshold: u8) -> Recipe {
     RecipeFile::builtin().unwrap().with(Some(threshold), None).unwrap().resolve(|_| true)
+}
+
+#[tokio::test]
+async fn a_fleet_redirects_a_request_before_its_reply_or_never_and_only_for_the_fallback_that_was_named() {
+    let redis = redis("redirects");
+    let (one, other) = [(); 2].map(|()| Journal::shared(redis.clone(), Claims::new(redis.clone()))).into();
+    let request = |model| Canonical::new("i", model, Role::Generator, "item", Sample { item: 0, try_index: 1 });
+    let to = |model| Redirect::new(&request("own"), &request(model), "p");
+    let Look::Claimed(held) = one.look(request("own").key()).await.unwrap() else { panic!() };
+    assert!(!other.is_redirected(&to("a")).await.unwrap());
+    assert!(one.redirect(&to("a")).await.unwrap() && one.redirect(&to("a")).await.unwrap(), "once or again");
+    assert!(other.is_redirected(&to("a")).await.unwrap() && !other.is_redirected(&to("b")).await.unwrap());
+    drop(held);
+    // Who has no fallback asks and stores as ever; after that nobody else is redirected.
+    let Look::Claimed(held) = other.look(request("own").key()).await.unwrap() else { panic!() };
+    let (finish, usage) = (Finish::Stop, Usage::default());
+    let reply = Reply { text: "own".to_owned(), finish, usage, model_version: None, response_id: None, latency_ms: 1 };
+    let stored = Stored { reply, payer: "job".to_owned(), cost: Nano(1), clips: Vec::new() };
+    other.store(&held, &request("own"), &stored, None).await.unwrap();
+    assert!(!one.redirect(&to("b")).await.unwrap() && !one.is_redirected(&to("b")).await.unwrap());
+    assert!(one.is_redirected(&to("a")).await.unwrap());
 }
 
 #[tokio::test]
