@@ -6,6 +6,7 @@
 pub mod fleet;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +51,7 @@ pub struct Context {
     pub journal: Journal,
 }
 
-/// The lines that a recipe's roles need: provider and model, with key, limits and price.
+/// The lines that a recipe's roles and their fallbacks need: provider and model, with key, limits and price.
 ///
 /// # Errors
 /// One sentence for the first role that lacks its provider, key or price.
@@ -58,10 +59,11 @@ pub fn lines(config: &Config, recipe: &Recipe) -> Result<BTreeMap<(String, Strin
     let mut lines = BTreeMap::new();
     for role in Role::ALL {
         let seat = recipe.seat(role);
-        let name = (seat.provider.clone(), seat.model.clone());
-        takes(config, recipe, role)?;
-        if let std::collections::btree_map::Entry::Vacant(free) = lines.entry(name) {
-            free.insert(line(config, role, &seat.provider, &seat.model)?);
+        for (provider, model) in seat.players() {
+            takes(config, recipe, role, provider)?;
+            if let Entry::Vacant(free) = lines.entry((provider.to_owned(), model.to_owned())) {
+                free.insert(line(config, role, provider, model)?);
+            }
         }
     }
     Ok(lines)
@@ -154,7 +156,7 @@ fn pipeline(config: &Config, recipe: Recipe, caller: Caller, library: Library) -
 fn patience(config: &Config) -> Patience {
     let retry = &config.retry;
     let policy = Policy { attempts: retry.attempts, base: retry.base, max: retry.max };
-    Patience { policy, backoff: retry.backoff }
+    Patience { policy, backoff: retry.backoff, fallback_after: retry.fallback_after }
 }
 
 /// Bounds of uploads, by the provider's name.
@@ -163,10 +165,9 @@ fn upload_bounds(config: &Config) -> BTreeMap<String, Bounds> {
 }
 
 /// Whether a role's provider takes what the role is shown. An unknown provider is told elsewhere.
-fn takes(config: &Config, recipe: &Recipe, role: Role) -> Result<(), Halt> {
+fn takes(config: &Config, recipe: &Recipe, role: Role, name: &str) -> Result<(), Halt> {
     let seat = recipe.seat(role);
-    let Some(section) = config.providers.get(&seat.provider) else { return Ok(()) };
-    let name = &seat.provider;
+    let Some(section) = config.providers.get(name) else { return Ok(()) };
     if seat.media.video() && section.endpoint.video == VideoWay::None {
         return Err(Halt::Setup(format!(
             "the {role} is shown clips as a whole (roles.{role}.media in the recipe), and provider {name:?} takes none; \

@@ -210,6 +210,11 @@ impl Metrics {
         self.inner.families.duplicates.inc();
     }
 
+    /// An ask was handed to its fallback.
+    pub fn redirected(&self) {
+        self.inner.families.redirects.inc();
+    }
+
     /// So many paid replies wait to be stored.
     pub fn replies_held(&self, held: usize) {
         self.inner.families.held.set(i64::try_from(held).unwrap_or(i64::MAX));
@@ -384,6 +389,7 @@ mod tests {
         }
         metrics.reply_stored();
         metrics.duplicate_reply();
+        metrics.redirected();
         metrics.replies_held(2);
         metrics.reserved(Duration::from_millis(20));
         metrics.refused("budget");
@@ -423,7 +429,7 @@ mod tests {
             }
         }
         assert_eq!(families, helped);
-        assert_eq!(families.len(), 31, "{families:?}");
+        assert_eq!(families.len(), 34, "{families:?}");
         for wanted in [
             "aurelia_jobs_recorded_total{status=\"accepted\"} 1",
             "aurelia_tries_scored_total{try=\"1\"} 1",

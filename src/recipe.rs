@@ -93,6 +93,10 @@ pub struct Seat {
     pub provider: String,
     /// The model's name as the provider knows it.
     pub model: String,
+    /// Who is asked where this model cannot be, because of an outage or a used up quota, for `retry.fallback_after`; none: it
+    /// is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
     /// What it is shown.
     pub media: MediaMode,
     /// Most tokens of content in a reply, 1..=65536.
@@ -109,6 +113,16 @@ pub struct Seat {
     pub prompt: Template,
     /// The generator's template from the second try on; no other role has one.
     pub feedback_prompt: Option<Template>,
+}
+
+/// Who is asked in place of a role's own model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fallback {
+    /// A provider's name in the configuration.
+    pub provider: String,
+    /// The model's name as the provider knows it.
+    pub model: String,
 }
 
 /// What runs. Cheap to clone; templates are compiled once and shared.
@@ -210,9 +224,20 @@ impl RecipeFile {
                 let seat = Arc::make_mut(resolved.seat_mut(role));
                 seat.provider.clone_from(&from.provider);
                 seat.model.clone_from(&from.model);
+                // Nobody stands in for himself.
+                let Seat { provider, model, .. } = from;
+                seat.fallback.take_if(|fallback| (&fallback.provider, &fallback.model) == (provider, model));
             }
         }
         resolved
+    }
+}
+
+impl Seat {
+    /// Providers and models that may play it: its own, then its fallback.
+    pub fn players(&self) -> impl Iterator<Item = (&str, &str)> {
+        let fallback = self.fallback.iter().map(|fallback| (&*fallback.provider, &*fallback.model));
+        std::iter::once((&*self.provider, &*self.model)).chain(fallback)
     }
 }
 
@@ -248,12 +273,17 @@ impl Recipe {
     /// The whole recipe as compact JSON with sorted keys, templates as their texts. Equal recipes give equal bytes.
     pub fn to_json(&self) -> String {
         let seat = |seat: &Seat| {
-            serde_json::json!({
+            let mut json = serde_json::json!({
                 "provider": seat.provider, "model": seat.model, "media": seat.media,
                 "max_output_tokens": seat.max_output_tokens, "thinking": seat.thinking,
                 "temperature": seat.temperature, "top_p": seat.top_p, "system": seat.system,
                 "prompt": seat.prompt, "feedback_prompt": seat.feedback_prompt,
-            })
+            });
+            // As for give_up below.
+            if let Some(fallback) = &seat.fallback {
+                json["fallback"] = serde_json::json!(fallback);
+            }
+            json
         };
         let mut json = serde_json::json!({
             "threshold": self.threshold, "max_tries": self.max_tries, "max_asks": self.max_asks, "seed": self.seed,
@@ -293,6 +323,22 @@ mod tests {
 
     fn parsed(text: &str) -> Result<RecipeFile, Vec<String>> {
         file::parse(text, "test", Path::new("/nowhere")).map_err(|error| error.problems)
+    }
+
+    fn fallback(provider: &str, model: &str) -> Fallback {
+        Fallback { provider: provider.to_owned(), model: model.to_owned() }
+    }
+
+    #[test]
+    fn a_seat_that_is_given_to_its_own_fallback_has_none() {
+        let text = BUILTIN.replace(
+            "without_key = \"generator\"",
+            "without_key = \"generator\"\nfallback = { provider = \"gemini\", model = \"gemini-3.8-flash\" }",
+        );
+        let file = parsed(&text).unwrap();
+        let whole = file.clone().resolve(|_| true).summarizer.fallback.clone();
+        assert_eq!(whole, Some(fallback("gemini", "gemini-3.8-flash")));
+        assert_eq!(file.resolve(|provider| provider == "gemini").summarizer.fallback, None);
     }
 
     #[test]
@@ -353,7 +399,12 @@ mod tests {
         assert_eq!(serde_json::to_value(&recipe).unwrap(), serde_json::from_str::<serde_json::Value>(&json).unwrap());
         let ruled = Recipe { give_up: vec![GiveUp { after_try: 2, below_score: 3 }], ..recipe.clone() };
         assert_eq!(Recipe::from_json(&ruled.to_json()).unwrap(), ruled);
-        assert!(!json.contains("give_up"), "a recipe without rules keeps its digest");
+        let mut helped = recipe.clone();
+        Arc::make_mut(&mut helped.generator).fallback = Some(fallback("openai", "gpt-4o"));
+        assert_eq!(Recipe::from_json(&helped.to_json()).unwrap(), helped);
+        for absent in ["give_up", "fallback"] {
+            assert!(!json.contains(absent), "a recipe without {absent} keeps its digest");
+        }
         assert!(Recipe::from_json(&json.replace("\"threshold\":9", "\"threshold\":11")).is_err());
         assert!(Recipe::from_json(&json.replace("tojson", "tojosn")).is_err());
         assert!(Recipe::from_json(&json.replace("\"seed\"", "\"sead\"")).is_err());
@@ -375,6 +426,8 @@ mod tests {
             ("answer_gate = false", "answer_gate = false\ngive_up = [{ after_try = 2, below_score = 4 }]"),
             ("answer_gate = false", "answer_gate = false\ngive_up = [{ after_try = 3, below_score = 4 }]"),
             ("frame_size = 768", "frame_size = 512"),
+            ("temperature = 0.7", "temperature = 0.7\nfallback = { provider = \"openai\", model = \"gpt-4o\" }"),
+            ("temperature = 0.7", "temperature = 0.7\nfallback = { provider = \"openai\", model = \"gpt-5\" }"),
             ("model = \"gpt-4o-mini\"", "model = \"gpt-4o\""),
             ("temperature = 0.7", "temperature = 1"),
             ("temperature = 0.7", "temperature = 0.7\ntop_p = 0.9"),
@@ -499,6 +552,22 @@ mod tests {
             assert!(BUILTIN.contains(from), "{from}");
             let problems = parsed(&BUILTIN.replacen(from, to, 1)).unwrap_err();
             assert!(problems.iter().any(|found| found.starts_with(problem)), "{problem}\n{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_fallback_is_another_provider_or_model_and_both_are_named() {
+        for (fallback, problem) in [
+            ("{ provider = \"gemini\", model = \"gemini-3.8-flash\" }", " is the role's own model"),
+            (
+                "{ provider = \"open ai\", model = \"gpt-4o\" }",
+                ".provider is \"open ai\", not 1 to 64 of A-Z a-z 0-9 _ . -",
+            ),
+            ("{ model = \"gpt-4o\" }", " is a table, not { provider = NAME, model = NAME }"),
+        ] {
+            let line = format!("temperature = 0.7\nfallback = {fallback}");
+            let problems = parsed(&BUILTIN.replacen("temperature = 0.7", &line, 1)).unwrap_err();
+            assert_eq!(problems, [format!("roles.generator.fallback{problem}")]);
         }
     }
 

@@ -171,6 +171,9 @@ pub struct RecordCall {
     pub model_version: Option<String>,
     /// The journal's key, in hex.
     pub key: String,
+    /// Where the recipe's fallback was asked: the model that it stands in for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fallback_for: Option<FallbackFor>,
     /// Whether another job, or an earlier call of this one, paid for it.
     pub cached: bool,
     /// Times it was sent; 0 for a reply from the journal. Not content.
@@ -183,6 +186,17 @@ pub struct RecordCall {
     pub cost_nano_usd: u64,
     /// How long the reply took when it was paid for. Not content.
     pub latency_ms: u64,
+}
+
+/// A role's own model, which was away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FallbackFor {
+    /// Its provider's name in the configuration.
+    pub provider: String,
+    /// The model.
+    pub model: String,
+    /// The journal's key of the request to it, under which the redirect to `key` is.
+    pub key: String,
 }
 
 /// One try of the loop.

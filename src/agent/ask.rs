@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
-use super::caller::{Caller, NoReply, Paid, Payer};
+use super::caller::{Asked, Caller, NoReply, Paid, Payer};
 use super::parse::Unusable;
 use super::show::{Medium, Shown, parts};
 use crate::fault::{self, Halt};
@@ -16,8 +16,8 @@ use crate::journal::Key;
 use crate::journal::key::{Canonical, Preparation, Sample};
 use crate::price::Nano;
 use crate::provider::{Finish, Params, Part, Request, Role, Schema, Usage};
-use crate::recipe::Recipe;
-use crate::record::{ErrorKind, Outcome, RecordCall};
+use crate::recipe::{Fallback, Recipe};
+use crate::record::{ErrorKind, FallbackFor, Outcome, RecordCall};
 
 /// Everything the asks of one job share.
 #[derive(Debug)]
@@ -77,11 +77,9 @@ impl Asker<'_> {
         let mut cut = false;
         for ordinal in 0..asks {
             let canonical = self.canonical(&question, &shown, ordinal, cut);
-            let provider = &self.recipe.seat(question.role).provider;
-            let build = || Self::request(&question, &shown, &canonical);
-            let paid = self.caller.reply(&canonical, provider, build, self.payer).await.map_err(unanswered)?;
+            let paid = self.reply(&question, &shown, &canonical).await.map_err(unanswered)?;
             let (outcome, result) = judge(&paid, &read);
-            calls.push(self.record(&question, provider, ordinal, outcome, &paid));
+            calls.push(self.record(&canonical, outcome, &paid));
             match result {
                 Ok(value) => return Ok(value),
                 Err(reason) => last = (outcome, reason),
@@ -92,6 +90,23 @@ impl Asker<'_> {
         let kind = if outcome == Outcome::Blocked { ErrorKind::Blocked } else { ErrorKind::Unparsable };
         let message = format!("the {} gave no usable reply in {asks} asks; the last one: {reason}", question.role);
         Err(Unanswered::Failed(kind, message))
+    }
+
+    /// The reply of the role's own model, or of its fallback.
+    async fn reply(&self, question: &Question, shown: &Shown, canonical: &Canonical) -> Result<Paid, NoReply> {
+        let seat = self.recipe.seat(question.role);
+        let other = seat.fallback.as_ref().map(|fallback| (self.instead(canonical, fallback), &*fallback.provider));
+        let fallback = other.as_ref().map(|(canonical, provider)| Asked { canonical, provider });
+        let own = Asked { canonical, provider: &seat.provider };
+        self.caller.reply(own, fallback, |canonical| Self::request(question, shown, canonical), self.payer).await
+    }
+
+    /// The same request, put to a fallback.
+    fn instead(&self, canonical: &Canonical, fallback: &Fallback) -> Canonical {
+        let mut instead = canonical.clone();
+        instead.identity = self.identities.get(&fallback.provider).cloned().unwrap_or_default();
+        instead.model.clone_from(&fallback.model);
+        instead
     }
 
     fn canonical(&self, question: &Question, shown: &Shown, ordinal: u32, cut: bool) -> Canonical {
@@ -137,18 +152,25 @@ impl Asker<'_> {
         }
     }
 
-    fn record(&self, question: &Question, provider: &str, ask: u32, outcome: Outcome, paid: &Paid) -> RecordCall {
-        let reply = &paid.stored.reply;
+    fn record(&self, asked: &Canonical, outcome: Outcome, paid: &Paid) -> RecordCall {
+        let (seat, reply) = (self.recipe.seat(asked.role), &paid.stored.reply);
+        let (provider, model) = match &seat.fallback {
+            Some(Fallback { provider, model }) if paid.redirected => (provider, model),
+            _ => (&seat.provider, &seat.model),
+        };
+        let own_model =
+            || FallbackFor { provider: seat.provider.clone(), model: seat.model.clone(), key: asked.key().to_string() };
         let first = self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(paid.key);
         let own = first && paid.stored.payer == self.payer.job_id;
         RecordCall {
-            role: question.role,
-            ask,
+            role: asked.role,
+            ask: asked.ordinal,
             outcome,
-            provider: provider.to_owned(),
-            model: self.recipe.seat(question.role).model.clone(),
+            provider: provider.clone(),
+            model: model.clone(),
             model_version: reply.model_version.clone(),
             key: paid.key.to_string(),
+            fallback_for: paid.redirected.then(own_model),
             cached: !own,
             attempts: paid.attempts,
             finish_reason: reason(&reply.finish),

@@ -5,6 +5,8 @@
 //! job's deadline. A reply that was paid for and cannot be stored is held and tried again while no new call starts.
 //! Nothing is resent blindly: an attempt whose end was not seen is booked at its worst case before the next one.
 
+mod fallback;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::fallback::ready;
+pub use self::fallback::{Asked, away};
 pub use super::failures::Patience;
 use super::failures::{Failures, Next};
 use super::handover::{Handover, NotHanded};
@@ -19,7 +23,7 @@ use super::line::{Account, Cost, Line};
 use super::meter::Ended;
 pub use super::meter::Meter;
 use crate::fault::Halt;
-use crate::journal::{Canonical, Carried, Claim, Journal, Key, Look, Stored};
+use crate::journal::{Canonical, Carried, Claim, Journal, Key, Look, Redirect, Stored};
 use crate::lock::lock;
 use crate::media::MediaError;
 use crate::price::Nano;
@@ -30,8 +34,6 @@ use crate::quota::gate::{Gate, Reservation};
 use crate::quota::ledger::End;
 use crate::retry::jitter;
 
-/// Between two looks at accounts that are left alone.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Between attempts to store a reply that was paid for.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// A settlement beside the storing of its reply holds that up no longer than this; told twice, it counts once.
@@ -87,6 +89,8 @@ pub struct Paid {
     pub stored: Stored,
     /// How often it was sent now; 0 when it was in the journal.
     pub attempts: u32,
+    /// Whether it is the fallback's.
+    pub redirected: bool,
 }
 
 /// Why there is no reply.
@@ -126,23 +130,45 @@ impl Caller {
         self.journal.store_carried(carried).await
     }
 
-    /// The stored reply to a request, asked for and paid for if nobody has yet. `build` makes the request as it is sent.
+    /// The stored reply to a request, asked for and paid for if nobody has yet; that of its `fallback` where it was, or is now,
+    /// handed to that. `build` makes the request as it is sent.
     ///
     /// Cancel safety: a call in flight is lost when the future is dropped, and counts at its worst case.
     pub async fn reply(
         &self,
-        canonical: &Canonical,
-        provider: &str,
-        build: impl Fn() -> Request,
+        own: Asked<'_>,
+        fallback: Option<Asked<'_>>,
+        build: impl Fn(&Canonical) -> Request,
         payer: Payer<'_>,
     ) -> Result<Paid, NoReply> {
-        let key = canonical.key();
+        let (mut asked, mut next, mut redirected) = (own, fallback, false);
         loop {
-            let Some(live) = &self.live else {
-                let stored = self.journal.read(key).await.map_err(|e| NoReply::Halt(Halt::Worker(e.to_string())))?;
-                let missing = || NoReply::Missing(Box::new(canonical.clone()));
-                return stored.map(|stored| Paid { key, stored, attempts: 0 }).ok_or_else(missing);
+            let redirect = next.map(|to| Redirect::new(own.canonical, to.canonical, to.provider));
+            let found = match &self.live {
+                Some(live) => self.asked(live, asked, redirect.as_ref(), &build, payer).await?,
+                None => self.stored(asked, redirect.as_ref()).await?,
             };
+            match (found, next.take()) {
+                (Some((stored, attempts)), _) => {
+                    return Ok(Paid { key: asked.canonical.key(), stored, attempts, redirected });
+                }
+                (None, Some(to)) => (asked, redirected) = (to, true),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// The reply to one request and how often it was sent; none: the fallback is to be asked in its place.
+    async fn asked(
+        &self,
+        live: &Live,
+        asked: Asked<'_>,
+        redirect: Option<&Redirect>,
+        build: &impl Fn(&Canonical) -> Request,
+        payer: Payer<'_>,
+    ) -> Result<Option<(Stored, u32)>, NoReply> {
+        let key = asked.canonical.key();
+        loop {
             let looked = tokio::select! {
                 () = payer.stop.cancelled() => return Err(NoReply::Halt(Halt::Stopped)),
                 looked = self.journal.look(key) => looked,
@@ -150,13 +176,24 @@ impl Caller {
             match looked {
                 Ok(Look::Hit(stored)) => {
                     live.meter.hit();
-                    return Ok(Paid { key, stored: *stored, attempts: 0 });
+                    return Ok((!self.is_redirected(redirect, payer).await?).then_some((*stored, 0)));
                 }
                 Ok(Look::Claimed(claim)) => {
+                    if self.is_redirected(redirect, payer).await? {
+                        return Ok(None);
+                    }
                     live.meter.claimed();
-                    let request = build();
-                    let (stored, attempts) = self.pay(live, canonical, provider, &request, &claim, payer).await?;
-                    return Ok(Paid { key, stored, attempts });
+                    let request = build(asked.canonical);
+                    match (self.pay(live, asked, redirect.is_some(), &request, &claim, payer).await, redirect) {
+                        (Ok(paid), _) => return Ok(Some(paid)),
+                        (Err(NoReply::Provider(why)), Some(redirect)) => {
+                            if self.redirect(live, asked, redirect, &why, payer).await? {
+                                return Ok(None);
+                            }
+                            // There is a reply by now.
+                        }
+                        (Err(no), _) => return Err(no),
+                    }
                 }
                 Ok(Look::Busy(waiting)) => {
                     live.meter.waited();
@@ -176,29 +213,22 @@ impl Caller {
     async fn pay(
         &self,
         live: &Live,
-        canonical: &Canonical,
-        provider: &str,
+        asked: Asked<'_>,
+        has_fallback: bool,
         request: &Request,
         claim: &Claim,
         payer: Payer<'_>,
     ) -> Result<(Stored, u32), NoReply> {
+        let Asked { canonical, provider } = asked;
         let line = live.lines.get(&(provider.to_owned(), request.model.clone())).ok_or_else(|| {
             NoReply::Halt(Halt::Setup(format!("no provider {provider:?} with model {:?} is set up", request.model)))
         })?;
         let cost = Cost::of(line, request);
         let mut attempts = 0;
-        let mut failures = Failures::new(live.patience, payer.job_deadline);
+        let mut failures = Failures::new(live.patience, payer.job_deadline, has_fallback);
         let mut clips = live.handover.of(request);
         loop {
-            let accounts = line.accounts_in_turn().map_err(NoReply::Halt)?;
-            let accounts = match Line::unbroken(accounts, Instant::now()) {
-                Ok(accounts) => accounts,
-                Err(pause) if failures.may_wait(pause, Instant::now()) => {
-                    rest(pause.min(LOOK_AGAIN).mul_f64(0.5 + jitter()), payer.stop).await?;
-                    continue;
-                }
-                Err(_) => return Err(NoReply::Provider(format!("{provider}: most calls fail"))),
-            };
+            let accounts = ready(line, live, &mut failures, payer.stop).await?;
             let handed = match clips.over(line, accounts, &live.gate, payer.stop).await {
                 Ok(handed) => handed,
                 Err(NotHanded::Never(no)) => return Err(no),
@@ -210,11 +240,13 @@ impl Caller {
                 }
             };
             let asked = Instant::now();
-            let reserved = handed.reserve(&live.gate, &cost, payer.stop).await.inspect_err(|no| {
+            let longest = failures.longest_absence();
+            let reserved = handed.reserve(&live.gate, &cost, longest, payer.stop).await.inspect_err(|no| {
                 live.meter.refused(match no {
                     NoReply::Halt(Halt::Budget(_)) => "budget",
                     NoReply::Halt(Halt::Wait { reason, .. }) => reason,
                     NoReply::Halt(_) => "stopped",
+                    NoReply::Provider(_) => "away",
                     _ => "too_large",
                 });
             })?;
@@ -231,6 +263,7 @@ impl Caller {
                 Ok(reply) => {
                     let sent = handed.sent;
                     account.breaker.well(sent_at);
+                    line.answers();
                     ended(None, reply.usage, line.price.cost(&reply.usage));
                     let stored =
                         self.keep(live, canonical, claim, reservation, line, &cost, reply, sent, payer).await?;
@@ -345,15 +378,20 @@ async fn meet(
     );
     if let Some(sent) = sent.filter(|_| answered) {
         account.breaker.well(sent);
+        line.answers();
     }
     match error.kind {
         CallErrorKind::Unavailable | CallErrorKind::FileNotReady => {
+            let now = Instant::now();
+            if sent.is_some() && error.kind == CallErrorKind::Unavailable {
+                line.fails(now);
+            }
             let failed = sent.filter(|_| live.client.has_answered(&line.endpoint));
             if let Some(pause) = failed.and_then(|sent| account.breaker.ill(sent, Instant::now())) {
                 let (account, seconds) = (&account.spec.name, pause.as_secs());
                 tracing::warn!(%account, %error, "most calls fail; the account is left alone for {seconds} s");
             }
-            match failures.outage(error, jitter(), Instant::now()) {
+            match failures.outage(error, line.down_for(now), jitter(), now) {
                 Next::Attempt(pause) => return Ok(pause),
                 Next::Round(_) | Next::GiveUp
                     if error.billed == Billed::No && !live.client.has_answered(&line.endpoint) =>
@@ -450,7 +488,7 @@ mod tests {
         let client = Client::new(&config::load(&[], &[]).unwrap().config.http).unwrap();
         let uploads = Uploads::open(Arc::clone(state), client.clone(), BTreeMap::new()).await.unwrap();
         let gate = Arc::new(Gate::open(ledger, Ceilings::default(), None).await.unwrap());
-        let patience = Patience { policy, backoff: Duration::from_hours(1) };
+        let patience = Patience { policy, backoff: Duration::from_hours(1), fallback_after: Duration::from_mins(10) };
         Live { client, handover: Handover::new(uploads), gate, lines, patience, meter: Meter::default() }
     }
 
@@ -464,7 +502,8 @@ mod tests {
         let canonical = Canonical::new("i", MODEL, Role::Evaluator, "item", Sample { item: 0, try_index: 0 });
         let stop = CancellationToken::new();
         let payer = Payer { job_id: "job", job_deadline: Duration::from_hours(24), stop: &stop };
-        let ended = caller.reply(&canonical, "gemini", request, payer).await;
+        let asked = Asked { canonical: &canonical, provider: "gemini" };
+        let ended = caller.reply(asked, None, |_| request(), payer).await;
         let Err(NoReply::Halt(Halt::Setup(message))) = ended else { panic!("{ended:?}") };
         assert!(message.starts_with("gemini: nothing answers at http://127.0.0.1:9 ("), "{message}");
         assert!(message.ends_with("); check providers.gemini.base_url"), "{message}");

@@ -22,6 +22,8 @@ pub struct Patience {
     pub policy: Policy,
     /// The first pause after them; it doubles.
     pub backoff: Duration,
+    /// How long a model is away before its fallback is asked.
+    pub fallback_after: Duration,
 }
 
 /// What follows an outage.
@@ -41,6 +43,8 @@ pub(super) struct Failures {
     patience: Patience,
     /// How long outages are met with another attempt.
     deadline: Duration,
+    /// Whether somebody else can be asked.
+    has_fallback: bool,
     outages: u32,
     refusals: u32,
     unseen: u32,
@@ -50,13 +54,33 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    pub(super) fn new(patience: Patience, deadline: Duration) -> Self {
-        Self { patience, deadline, outages: 0, refusals: 0, unseen: 0, backoff: patience.backoff, since: None }
+    pub(super) fn new(patience: Patience, deadline: Duration, has_fallback: bool) -> Self {
+        let deadline = if has_fallback { deadline.min(patience.fallback_after) } else { deadline };
+        Self {
+            patience,
+            deadline,
+            has_fallback,
+            outages: 0,
+            refusals: 0,
+            unseen: 0,
+            backoff: patience.backoff,
+            since: None,
+        }
     }
 
     /// So long the gate kept this ask waiting: nobody's outage.
     pub(super) fn waited(&mut self, wait: Duration) {
         self.since = self.since.map(|since| since + wait);
+    }
+
+    /// How long an account that is away is waited for; none: for as long as it takes.
+    pub(super) fn longest_absence(&self) -> Option<Duration> {
+        self.has_fallback.then_some(self.patience.fallback_after)
+    }
+
+    /// Whether a model that has answered nobody for so long is left to its fallback.
+    fn gives_way(&self, down: Duration) -> bool {
+        self.longest_absence().is_some_and(|longest| down > longest)
     }
 
     /// Counts an attempt that may have been billed; says so when there were too many.
@@ -82,14 +106,15 @@ impl Failures {
         })
     }
 
-    /// Whether an ask may wait until an account that is left alone is tried again; it is an outage to it.
-    pub(super) fn may_wait(&mut self, pause: Duration, now: Instant) -> bool {
+    /// Whether an ask may wait until an account that is left alone is tried again; it is an outage to it. `down`: how long the
+    /// model has answered nobody.
+    pub(super) fn may_wait(&mut self, pause: Duration, down: Duration, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
-        now.duration_since(since).saturating_add(pause) <= self.deadline
+        !self.gives_way(down) && now.duration_since(since).saturating_add(pause) <= self.deadline
     }
 
-    /// What follows an outage that ended `now`.
-    pub(super) fn outage(&mut self, error: &CallError, jitter: f64, now: Instant) -> Next {
+    /// What follows an outage that ended `now`; `down` as above.
+    pub(super) fn outage(&mut self, error: &CallError, down: Duration, jitter: f64, now: Instant) -> Next {
         self.outages += 1;
         let since = *self.since.get_or_insert(now);
         let next = if let Some(pause) = self.patience.policy.delay(self.outages, error, jitter) {
@@ -102,7 +127,7 @@ impl Failures {
         };
         let (Next::Attempt(pause) | Next::Round(pause)) = next else { return next };
         let end = now.duration_since(since).saturating_add(pause);
-        if end > self.deadline { Next::GiveUp } else { next }
+        if end > self.deadline || self.gives_way(down) { Next::GiveUp } else { next }
     }
 }
 
@@ -114,9 +139,12 @@ mod tests {
 
     const POLICY: Policy = Policy { attempts: 3, base: Duration::from_secs(1), max: Duration::from_mins(1) };
     const SECOND: Duration = Duration::from_secs(1);
+    const UP: Duration = Duration::ZERO;
+    const PATIENCE: Patience =
+        Patience { policy: POLICY, backoff: Duration::from_secs(8), fallback_after: Duration::from_secs(10) };
 
     fn failures(deadline: Duration) -> Failures {
-        Failures::new(Patience { policy: POLICY, backoff: Duration::from_secs(8) }, deadline)
+        Failures::new(PATIENCE, deadline, false)
     }
 
     fn error(kind: CallErrorKind, billed: Billed, retry_after: Option<Duration>) -> CallError {
@@ -138,7 +166,7 @@ mod tests {
         let mut failures = failures(Duration::from_hours(24));
         let down = error(CallErrorKind::Unavailable, Billed::No, None);
         let now = Instant::now();
-        let next: Vec<Next> = (0..9).map(|_| failures.outage(&down, 1.0, now)).collect();
+        let next: Vec<Next> = (0..9).map(|_| failures.outage(&down, UP, 1.0, now)).collect();
         let round = |pause: u32| [Next::Attempt(SECOND), Next::Attempt(SECOND * 2), Next::Round(SECOND * pause)];
         assert_eq!(next, [round(8), round(16), round(32)].concat());
     }
@@ -149,11 +177,28 @@ mod tests {
         let down = error(CallErrorKind::Unavailable, Billed::No, None);
         let now = Instant::now();
         failures.waited(SECOND * 3_600);
-        assert_eq!(failures.outage(&down, 1.0, now), Next::Attempt(SECOND));
+        assert_eq!(failures.outage(&down, UP, 1.0, now), Next::Attempt(SECOND));
         failures.waited(SECOND * 3_600);
         let later = now + SECOND * 3_605;
-        assert_eq!(failures.outage(&down, 1.0, later), Next::Attempt(SECOND * 2));
-        assert_eq!(failures.outage(&down, 1.0, later), Next::GiveUp);
+        assert_eq!(failures.outage(&down, UP, 1.0, later), Next::Attempt(SECOND * 2));
+        assert_eq!(failures.outage(&down, UP, 1.0, later), Next::GiveUp);
+    }
+
+    #[test]
+    fn a_model_with_a_fallback_is_waited_for_no_longer_than_that_allows() {
+        let down = error(CallErrorKind::Unavailable, Billed::No, None);
+        let now = Instant::now();
+        for (has_fallback, after_ten) in [(true, Next::GiveUp), (false, Next::Attempt(SECOND * 2))] {
+            let mut failures = Failures::new(PATIENCE, Duration::from_hours(24), has_fallback);
+            assert_eq!(failures.outage(&down, UP, 1.0, now), Next::Attempt(SECOND));
+            assert_eq!(failures.outage(&down, UP, 1.0, now + SECOND * 10), after_ten);
+            // It is down for others already.
+            let mut failures = Failures::new(PATIENCE, Duration::from_hours(24), has_fallback);
+            assert!(failures.may_wait(SECOND, SECOND * 10, now));
+            assert_eq!(failures.may_wait(SECOND, SECOND * 11, now), !has_fallback);
+            let next = failures.outage(&down, SECOND * 11, 1.0, now);
+            assert_eq!(next, if has_fallback { Next::GiveUp } else { Next::Attempt(SECOND) });
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! One model of one provider with its keys, and what a call to it may take of limits and money.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::breaker::Breaker;
 use crate::fault::Halt;
+use crate::lock::lock;
 use crate::price::{Nano, Price};
 use crate::provider::credentials::Credential;
 use crate::provider::{CallError, Endpoint, Protocol, Request, Usage};
@@ -25,6 +26,10 @@ pub struct Line {
     next: AtomicUsize,
     /// Until when its outage has been told.
     told_until: Mutex<Option<Instant>>,
+    /// Until when it has been told that others are asked in its place.
+    gave_way_until: Mutex<Option<Instant>>,
+    /// Since when every call of this process has failed.
+    down_since: Mutex<Option<Instant>>,
 }
 
 /// A credential and the limits it has for one model.
@@ -44,7 +49,15 @@ impl Line {
         let account =
             |(credential, spec)| Account { credential, spec, refused: OnceLock::new(), breaker: Breaker::default() };
         let accounts = accounts.into_iter().map(account).collect();
-        Self { endpoint, price, accounts, next: AtomicUsize::new(0), told_until: Mutex::default() }
+        Self {
+            endpoint,
+            price,
+            accounts,
+            next: AtomicUsize::new(0),
+            told_until: Mutex::default(),
+            gave_way_until: Mutex::default(),
+            down_since: Mutex::default(),
+        }
     }
 
     /// The credentials that are not refused, in turn: each call begins with another one; else why they were.
@@ -83,15 +96,29 @@ impl Line {
         }
     }
 
+    /// A call failed, since the provider is away.
+    pub(super) fn fails(&self, now: Instant) {
+        lock(&self.down_since).get_or_insert(now);
+    }
+
+    /// A call was answered.
+    pub(super) fn answers(&self) {
+        *lock(&self.down_since) = None;
+    }
+
+    /// How long the provider has answered nobody; zero: it does.
+    pub(super) fn down_for(&self, now: Instant) -> Duration {
+        lock(&self.down_since).map_or(Duration::ZERO, |since| now.duration_since(since))
+    }
+
     /// Whether a back-off of `pause` is news: one call tells for all that wait meanwhile.
     pub(super) fn first_to_back_off(&self, pause: Duration) -> bool {
-        let now = Instant::now();
-        let mut until = self.told_until.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = until.is_none_or(|until| now >= until);
-        if news {
-            *until = Some(now + pause);
-        }
-        news
+        is_news(&self.told_until, pause)
+    }
+
+    /// Whether it is news that its fallback is asked: told once in `pause`.
+    pub(super) fn first_to_give_way(&self, pause: Duration) -> bool {
+        is_news(&self.gave_way_until, pause)
     }
 
     /// The sentence for an address at which nothing has ever answered.
@@ -100,6 +127,16 @@ impl Line {
         let cause = error.message.strip_prefix(&format!("{name}: ")).unwrap_or(&error.message);
         format!("{name}: nothing answers at {base_url} ({cause}); check providers.{name}.base_url")
     }
+}
+
+fn is_news(told_until: &Mutex<Option<Instant>>, pause: Duration) -> bool {
+    let now = Instant::now();
+    let mut until = lock(told_until);
+    let news = until.is_none_or(|until| now >= until);
+    if news {
+        *until = Some(now + pause);
+    }
+    news
 }
 
 /// What a call may take of limits and money.

@@ -60,6 +60,10 @@ impl Meter {
         self.with(|metrics| if first { metrics.reply_stored() } else { metrics.duplicate_reply() });
     }
 
+    pub(super) fn redirected(&self) {
+        self.with(crate::metrics::Metrics::redirected);
+    }
+
     pub(super) fn held(&self, replies: usize) {
         self.with(|metrics| metrics.replies_held(replies));
     }
@@ -98,6 +102,7 @@ impl Meter {
     pub(super) fn reserved(&self, _: Duration) {}
     pub(super) fn refused(&self, _: &'static str) {}
     pub(super) fn stored(&self, _: bool) {}
+    pub(super) fn redirected(&self) {}
     pub(super) fn held(&self, _: usize) {}
     pub(super) fn ended(&self, _: &Ended<'_>) {}
 }

@@ -93,11 +93,15 @@ pub fn of_item(lines: &BTreeMap<(String, String), Line>, recipe: &Recipe, item: 
     let (mut low, mut high) = (Nano::ZERO, Nano::ZERO);
     for role in Role::ALL {
         let seat = recipe.seat(role);
-        let Some(line) = lines.get(&(seat.provider.clone(), seat.model.clone())) else { continue };
-        let request = request(recipe, role, item);
-        let max_output = line.endpoint.protocol.max_billed_output(&request);
-        low = low.saturating_add(likely(&line.price, &request));
-        high = high.saturating_add(line.price.upper_bound(&request, max_output));
+        let asked = |(provider, model): (&str, &str)| {
+            let line = lines.get(&(provider.to_owned(), model.to_owned()))?;
+            let request = Request { model: model.to_owned(), ..request(recipe, role, item) };
+            let max_output = line.endpoint.protocol.max_billed_output(&request);
+            Some((likely(&line.price, &request), line.price.upper_bound(&request, max_output)))
+        };
+        let costs: Vec<(Nano, Nano)> = seat.players().filter_map(asked).collect();
+        low = low.saturating_add(costs.first().map_or(Nano::ZERO, |(likely, _)| *likely));
+        high = high.saturating_add(costs.iter().map(|(_, bound)| *bound).max().unwrap_or(Nano::ZERO));
     }
     (low, Nano(high.0.saturating_mul(u64::from(recipe.max_tries))))
 }

@@ -45,6 +45,8 @@ pub struct RetrySection {
     pub max: Duration,
     /// The pause after the attempts are used up.
     pub backoff: Duration,
+    /// How long a role's model is away before its fallback is asked, where the recipe names one.
+    pub fallback_after: Duration,
 }
 
 /// What media children may use.
@@ -140,6 +142,7 @@ pub(super) fn retry(root: &mut Section<'_>) -> RetrySection {
         base: Duration::from_millis(section.whole("base_ms", 1..=3_600_000)),
         max: Duration::from_millis(section.whole("max_ms", 1..=86_400_000)),
         backoff: Duration::from_millis(section.whole("backoff_ms", 1..=86_400_000)),
+        fallback_after: section.seconds("fallback_after_seconds", 1.0..=YEAR),
     };
     if retry.base > retry.max {
         section.sink.out_of_order("retry.base_ms", "retry.max_ms");

@@ -88,7 +88,7 @@ fn each_layer_lies_over_the_one_before_leaf_by_leaf() {
     );
     let retry = &loaded.config.retry;
     assert_eq!((retry.attempts, retry.base.as_millis(), retry.max.as_millis()), (4, 10, 20_000));
-    assert_eq!(retry.backoff, Duration::from_mins(1));
+    assert_eq!((retry.backoff, retry.fallback_after), (Duration::from_mins(1), Duration::from_mins(10)));
     assert_eq!(origin(&loaded, "retry.attempts"), "2.toml:3");
     assert_eq!(origin(&loaded, "retry.base_ms"), "1.toml:3");
     assert_eq!(origin(&loaded, "retry.max_ms"), "environment AURELIA__RETRY__MAX_MS");

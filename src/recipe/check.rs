@@ -54,15 +54,12 @@ pub(super) fn give_up(rules: &[GiveUp]) -> Vec<String> {
 pub(super) fn seat(role: Role, seat: &Seat, problems: &mut Vec<String>) {
     let at = format!("roles.{role}");
     let mut wrong = |problem: String| problems.push(format!("{at}.{problem}"));
-    let name = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    if seat.provider.is_empty() || seat.provider.len() > 64 || !seat.provider.chars().all(name) {
-        wrong(format!("provider is {:?}, not 1 to 64 of A-Z a-z 0-9 _ . -", seat.provider));
+    for ((provider, model), at) in seat.players().zip(["", "fallback."]) {
+        player(provider, model, |problem| wrong(format!("{at}{problem}")));
     }
-    if seat.model.is_empty()
-        || seat.model.len() > 256
-        || seat.model.contains(|c: char| c.is_control() || c.is_whitespace())
-    {
-        wrong(format!("model is {:?}, not 1 to 256 characters without white space", seat.model));
+    let mut players = seat.players();
+    if players.next() == players.next() {
+        wrong("fallback is the role's own model".into());
     }
     if !(1..=65_536).contains(&seat.max_output_tokens) {
         wrong(format!("max_output_tokens is {}, not 1 to 65536", seat.max_output_tokens));
@@ -93,6 +90,16 @@ pub(super) fn seat(role: Role, seat: &Seat, problems: &mut Vec<String>) {
         _ => {}
     }
     templates(role, seat, &mut wrong);
+}
+
+fn player(provider: &str, model: &str, mut wrong: impl FnMut(String)) {
+    let name = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    if provider.is_empty() || provider.len() > 64 || !provider.chars().all(name) {
+        wrong(format!("provider is {provider:?}, not 1 to 64 of A-Z a-z 0-9 _ . -"));
+    }
+    if model.is_empty() || model.len() > 256 || model.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        wrong(format!("model is {model:?}, not 1 to 256 characters without white space"));
+    }
 }
 
 fn templates(role: Role, seat: &Seat, wrong: &mut impl FnMut(String)) {

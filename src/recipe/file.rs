@@ -120,6 +120,7 @@ fn seat(role: Role, table: Table, folder: &Path, problems: &mut Vec<String>) -> 
     let mut seat = Seat {
         provider: keys.needed_text("provider").unwrap_or_else(|| "missing".into()),
         model: keys.needed_text("model").unwrap_or_else(|| "missing".into()),
+        fallback: keys.optional_value("fallback", "{ provider = NAME, model = NAME }"),
         media: keys
             .value("media", "\"none\", \"frames\", \"audio\", \"frames+audio\", \"video\" or \"video+audio\"")
             .unwrap_or(stand_in),

@@ -10,6 +10,7 @@ mod collector;
 mod corpus;
 mod day;
 mod ends;
+mod fallback;
 mod faults;
 #[cfg(feature = "fleet")]
 mod fleet;

@@ -5,11 +5,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use aurelia::message::LONGEST_JOB;
+use aurelia::recipe::RecipeFile;
 use aurelia::record::{ErrorKind, Status};
 use aurelia::shared::jobs::UnderWay;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::fallback::{all_helped, down, recipe};
 use super::support::fleet::Bench;
 use super::support::redis::RedisServer;
 use super::support::{Broker, Running, Sim, Workdir, corpus, until};
@@ -50,6 +52,27 @@ pub(crate) fn identical(prefix: &str, jobs: usize) {
 #[test]
 fn identical_jobs_over_four_workers_ask_each_request_once() {
     identical("worker-identical", 50);
+}
+
+#[test]
+fn workers_whose_model_is_down_pay_the_fallback_once_for_each_request() {
+    let (sim, gemini, work, mut bench) = (Sim::slow(50), down(), Workdir::with_clips(1), Bench::new("worker-fallback"));
+    let recipe = RecipeFile::read(&recipe(&work, "recipe.toml", true)).unwrap().resolve(|_| true);
+    let item = |i| json!({"id": format!("i{i}"), "video": "clips/0.mp4", "query": "What is it?"});
+    bench.enqueue_under(&work, "r", &recipe, &(0..20).map(item).collect::<Vec<_>>());
+    let worker = || {
+        let worker = bench.worker(&work, &sim).config("[retry]\nfallback_after_seconds = 1\n");
+        worker.env("AURELIA__PROVIDERS__GEMINI__BASE_URL", &gemini.base_url()).spawn()
+    };
+    let workers = [worker(), worker(), worker()];
+    let (records, _) = bench.records(20);
+    for message in records.values() {
+        all_helped(&message.record);
+    }
+    let tries = u64::try_from(records.values().next().unwrap().record.tries.len()).unwrap();
+    assert_eq!((sim.answered().iter().sum::<u64>(), sim.stats().repeats_of_answered), (tries * 3, 0));
+    assert_eq!(gemini.answered(), [0; 3]);
+    drop(workers);
 }
 
 #[test]

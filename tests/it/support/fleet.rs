@@ -79,23 +79,28 @@ impl Bench {
         self.program(work, sim, env!("CARGO_BIN_EXE_aurelia-worker")).config(&allow)
     }
 
-    /// Registers a run with the default recipe, or one with another threshold, and enqueues these items.
+    /// Registers a run with the default recipe and enqueues these items.
     pub(crate) fn enqueue(&self, work: &Workdir, run: &str, items: &[Value]) -> Recipe {
         let recipe = RecipeFile::builtin().unwrap().resolve(|_| true);
+        self.enqueue_under(work, run, &recipe, items);
+        recipe
+    }
+
+    /// The same under a recipe of the test's own.
+    pub(crate) fn enqueue_under(&self, work: &Workdir, run: &str, recipe: &Recipe, items: &[Value]) {
         self.block_on(async {
             declare(&self.fleet.outgoing, &self.fleet.topology, &[run]).await.unwrap();
-            let new = NewRun { name: run, recipe: &recipe, lane: Lane::Normal, ceiling: None };
+            let new = NewRun { name: run, recipe, lane: Lane::Normal, ceiling: None };
             self.fleet.runs.register(&new).await.unwrap();
             for item in items {
                 let job = Job::new(run, 0, item_of(work, item));
                 let mark = [ItemMark::new(&job.item_id, &job.item.digest())];
                 self.fleet.runs.claim(run, &mark).await.unwrap();
-                self.publish(&recipe, job).await;
+                self.publish(recipe, job).await;
                 self.fleet.runs.confirm(run, &mark).await.unwrap();
             }
             self.fleet.runs.seal(run, true).await.unwrap();
         });
-        recipe
     }
 
     /// Puts a message as it is into the queue of a run.

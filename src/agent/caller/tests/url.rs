@@ -52,7 +52,8 @@ async fn the_address_of_a_public_source_is_sent_to_each_protocol_and_shown_nowhe
         let stop = CancellationToken::new();
         let payer = Payer { job_id: "job", job_deadline: Duration::from_secs(1), stop: &stop };
         let asked = canonical(model, &clip, 0);
-        let paid = caller.reply(&asked, name, || shown(model, &clip), payer).await.unwrap();
+        let own = Asked { canonical: &asked, provider: name };
+        let paid = caller.reply(own, None, |_| shown(model, &clip), payer).await.unwrap();
         assert_eq!(paid.stored.clips, [crate::provider::VideoSent::Url]);
         // What was sent was a video that the server may fetch, and no bytes of it.
         let stats = simulator.stats();
