@@ -82,6 +82,14 @@ struct Try<'a> {
 struct Call<'a> {
     #[serde(borrow)]
     key: Cow<'a, str>,
+    #[serde(borrow, default)]
+    fallback_for: Option<Own<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Own<'a> {
+    #[serde(borrow)]
+    key: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -95,9 +103,12 @@ impl Head<'_> {
         (self.status, self.error.as_ref().map(|error| error.kind))
     }
 
-    /// The journal's keys, each once.
+    /// The journal's keys, each once; of a redirect both, joined by a colon.
     pub(super) fn keys(&self) -> Vec<String> {
-        let mut keys: Vec<String> = self.tries.iter().flat_map(|t| &t.calls).map(|call| call.key.to_string()).collect();
+        let calls = || self.tries.iter().flat_map(|t| &t.calls);
+        let redirect = |call: &Call<'_>| call.fallback_for.as_ref().map(|own| format!("{}:{}", own.key, call.key));
+        let mut keys: Vec<String> =
+            calls().map(|call| call.key.to_string()).chain(calls().filter_map(redirect)).collect();
         keys.sort_unstable();
         keys.dedup();
         keys

@@ -39,8 +39,12 @@ pub(super) async fn expire(redis: &Redis, keys: &[String], keep: Duration) -> Re
     stream::iter(keys).map(expire).buffer_unordered(AT_ONCE).try_collect().await
 }
 
+/// Where the journal has a reply, or a redirect.
 fn place(redis: &Redis, key: &str) -> String {
-    redis.key(key, "r")
+    match key.split_once(':') {
+        Some((from, to)) => redis.key(from, to),
+        None => redis.key(key, "r"),
+    }
 }
 
 /// The keys of all rows, each once.

@@ -13,11 +13,15 @@ use aurelia::collector::retry;
 use aurelia::collector::sink::Sink;
 use aurelia::config::{Config, load};
 use aurelia::job::{Again, Item, Job};
+use aurelia::journal::key::Sample;
+use aurelia::journal::{Canonical, Journal, Redirect};
 use aurelia::message::{JobMessage, RecordMessage};
+use aurelia::provider::Role;
 use aurelia::queue::{Intake, Link, Publisher, Topology, declare};
 use aurelia::recipe::RecipeFile;
-use aurelia::record::{ByTry, ErrorKind, Record, RecordError, Status};
+use aurelia::record::{ByTry, ErrorKind, FallbackFor, Record, RecordError, Status};
 use aurelia::shared::Redis;
+use aurelia::shared::claims::Claims;
 use aurelia::shared::runs::{Counter, ItemMark, Lane, NewRun, Runs};
 use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -502,6 +506,29 @@ fn the_replies_of_a_shard_lie_beside_it_also_when_redis_was_down_for_a_while() {
         .until("r", "its replies are packed", |manifest| manifest.complete && manifest.shards[1].replies.is_some());
     let replies = set.lines(set.manifest.shards[1].replies.as_ref().unwrap());
     assert_eq!(replies, [format!(r#"{{"key":"{}","reply":{{"text":"reply b"}}}}"#, keys[1])]);
+    running.signal(Signal::TERM);
+    running.wait().expect(0);
+}
+
+#[test]
+fn a_redirect_lies_beside_the_reply_that_it_leads_to() {
+    let bench = Bench::new();
+    let canonical = |model| Canonical::new("i", model, Role::Generator, "item", Sample { item: 0, try_index: 1 });
+    let redirect = Redirect::new(&canonical("own"), &canonical("other"), "p");
+    let claims = bench.runtime.block_on(async { Claims::new(bench.redis.clone()) });
+    let journal = Journal::shared(bench.redis.clone(), claims);
+    assert!(bench.runtime.block_on(journal.redirect(&redirect)).unwrap());
+    let (from, to) = (redirect.from.to_string(), redirect.to.to_string());
+    bench.run("r", 1);
+    let running = bench.collector("").spawn();
+    let mut record = resting_on("item-0", &[&to]);
+    let own = FallbackFor { provider: "q".to_owned(), model: "own".to_owned(), key: from.clone() };
+    record.record.tries[0].calls[0].fallback_for = Some(own);
+    bench.publish(&[record]);
+    let set = bench.until("r", "it is written", |manifest| manifest.complete);
+    let replies = set.lines(set.manifest.shards[0].replies.as_ref().unwrap());
+    let wanted = json!({"key": format!("{from}:{to}"), "reply": redirect});
+    assert_eq!(replies.iter().map(|line| line.parse::<Value>().unwrap()).collect::<Vec<_>>(), [wanted]);
     running.signal(Signal::TERM);
     running.wait().expect(0);
 }
