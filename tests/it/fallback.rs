@@ -9,7 +9,7 @@ use aurelia::simulator::{Faults, Limit, Settings};
 use serde_json::json;
 
 use super::load::{contents, named};
-use super::support::{Aurelia, Sim, Workdir, corpus, records};
+use super::support::{Aurelia, Sim, Workdir, corpus, records, until};
 
 const OWN: &str = "model = \"gemini-3.8-flash\"";
 const HELPED: &str = "model = \"gemini-3.8-flash\"\nfallback = { provider = \"openai\", model = \"gpt-4o\" }";
@@ -68,6 +68,19 @@ pub(crate) fn all_helped(record: &Record) {
     }
 }
 
+/// So many requests to Gemini's models are answered, and then a daily quota is used up.
+pub(crate) fn a_day_of(requests: u64) -> Limit {
+    let model = "gemini-*".to_owned();
+    Limit { model, requests: Some(requests), tokens: None, window_ms: 86_400_000, bare: false }
+}
+
+/// Calls that Gemini answered, and those that its fallback did.
+pub(crate) fn split<'a>(records: impl Iterator<Item = &'a Record>) -> (usize, usize) {
+    let all: Vec<&RecordCall> = records.flat_map(calls).collect();
+    let count = |is: fn(&RecordCall) -> bool| all.iter().filter(|call| is(call)).count();
+    (count(|call| call.provider == "gemini"), count(|call| call.fallback_for.is_some()))
+}
+
 #[test]
 fn the_fallback_answers_while_the_roles_own_model_is_down_and_every_replay_takes_its_way_again() {
     let (sim, gemini, work) = (Sim::plain(), down(), Workdir::with_clips(2));
@@ -110,17 +123,28 @@ fn the_fallback_answers_while_the_roles_own_model_is_down_and_every_replay_takes
 }
 
 #[test]
+fn a_model_that_is_back_is_asked_again() {
+    // Slow, so that the run outlasts the 5 s for which an account is left alone.
+    let (sim, gemini, work) = (Sim::slow(300), down(), Workdir::with_clips(2));
+    let (items, recipe) = (work.items("items.jsonl", &corpus(60, 2)), recipe(&work, "recipe.toml", true));
+    let running = run(&work, &sim, &gemini, &items, &recipe).spawn();
+    until("the fallback answers", || (sim.answered()[0] > 0).then_some(()));
+    gemini.set(|settings| settings.faults.rate = 0.0);
+    running.wait().expect(0);
+    let records = work.records();
+    let (own, helped) = split(records.values());
+    assert!(records.len() == 60 && helped > 0 && own > 0, "{own} of its own, {helped} of its fallback");
+}
+
+#[test]
 fn a_day_that_is_used_up_is_not_waited_for_where_there_is_a_fallback() {
     let (sim, work) = (Sim::plain(), Workdir::with_clips(2));
-    let limit =
-        Limit { model: "gemini-*".to_owned(), requests: Some(4), tokens: None, window_ms: 86_400_000, bare: false };
-    sim.set(|settings| settings.limits = vec![limit]);
+    sim.set(|settings| settings.limits = vec![a_day_of(4)]);
     let (items, recipe) = (work.items("items.jsonl", &corpus(8, 2)), recipe(&work, "recipe.toml", true));
     run(&work, &sim, &sim, &items, &recipe).args(["--max-wait", "5s"]).run().expect(0);
     let records = contents(&work);
     assert_eq!(records.len(), 8);
-    let own = records.values().flat_map(calls).filter(|call| call.provider == "gemini").count();
-    let helped = records.values().flat_map(calls).filter(|call| call.fallback_for.is_some()).count();
+    let (own, helped) = split(records.values());
     assert!(own == 4 && helped > 8, "{own} of its own, {helped} of its fallback");
 }
 
@@ -147,6 +171,17 @@ fn a_request_that_is_refused_or_blocked_is_not_put_to_the_fallback() {
     assert_eq!(end("400"), (Status::Failed, Some(ErrorKind::Refused)));
     assert_eq!(end("safety"), (Status::Blocked, Some(ErrorKind::Blocked)));
     assert!(records.values().flat_map(calls).all(|call| call.provider == "gemini"));
+}
+
+#[test]
+fn an_address_at_which_nothing_answers_is_a_mistake_and_no_outage() {
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    let items = work.items("items.jsonl", &corpus(1, 1));
+    let nowhere = run(&work, &sim, &sim, &items, &recipe(&work, "recipe.toml", true))
+        .env("AURELIA__PROVIDERS__GEMINI__BASE_URL", "http://127.0.0.1:9");
+    let output = nowhere.run().expect(64);
+    assert!(output.sentence().contains("check providers.gemini.base_url"), "{}", output.stderr);
+    assert_eq!(sim.received(), 0);
 }
 
 #[test]

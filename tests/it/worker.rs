@@ -11,7 +11,7 @@ use aurelia::shared::jobs::UnderWay;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::fallback::{all_helped, down, recipe};
+use super::fallback::{a_day_of, all_helped, down, recipe, split};
 use super::support::fleet::Bench;
 use super::support::redis::RedisServer;
 use super::support::{Broker, Running, Sim, Workdir, corpus, until};
@@ -72,6 +72,19 @@ fn workers_whose_model_is_down_pay_the_fallback_once_for_each_request() {
     let tries = u64::try_from(records.values().next().unwrap().record.tries.len()).unwrap();
     assert_eq!((sim.answered().iter().sum::<u64>(), sim.stats().repeats_of_answered), (tries * 3, 0));
     assert_eq!(gemini.answered(), [0; 3]);
+    drop(workers);
+}
+
+#[test]
+fn a_day_that_is_used_up_sends_a_fleet_to_the_fallback() {
+    let (sim, work, mut bench) = (Sim::plain(), Workdir::with_clips(2), Bench::new("worker-fallback-day"));
+    sim.set(|settings| settings.limits = vec![a_day_of(4)]);
+    let recipe = RecipeFile::read(&recipe(&work, "recipe.toml", true)).unwrap().resolve(|_| true);
+    bench.enqueue_under(&work, "r", &recipe, &corpus(10, 2));
+    let workers = [(); 2].map(|()| bench.worker(&work, &sim).spawn());
+    let (records, _) = bench.records(10);
+    let (own, helped) = split(records.values().map(|message| &message.record));
+    assert!(own == 4 && helped > 10, "{own} of its own, {helped} of its fallback");
     drop(workers);
 }
 
