@@ -133,7 +133,7 @@ fn five_minutes_of_eight_workers_at_the_limit_of_which_two_are_killed() {
 #[cfg(feature = "fleet")]
 #[test]
 fn minutes_five_to_ten_at_a_limit_that_is_declared_a_fifth_too_high() {
-    for (prefix, bare) in [("chaos-named", false), ("chaos-bare", true)] {
+    for (prefix, bare) in [("chaos-bare", true), ("chaos-named", false)] {
         let case = it::pace::Case {
             requests: 1_200,
             workers: 8,

@@ -46,7 +46,11 @@ pub(crate) struct Used {
 fn enqueue(bench: &Bench, work: &Workdir, sim: &Sim, items: &[Value]) {
     let file = work.items("items.jsonl", items);
     let producer = bench.program(work, sim, env!("CARGO_BIN_EXE_aurelia-producer"));
-    producer.without("OPENAI_API_KEY").args(["--run", "r", "--json"]).arg(&file).run().expect(0);
+    // One small picture to a call, so that requests are the limit that binds, and not tokens.
+    let shown = ("media = \"frames+audio\"", "media = \"frames\"");
+    let recipe = work.recipe("recipe.toml", &[shown, shown, ("max_frames = 5", "max_frames = 1")]);
+    let producer = producer.without("OPENAI_API_KEY").args(["--run", "r", "--json", "--recipe"]);
+    producer.arg(&recipe).arg(&file).run().expect(0);
 }
 
 /// Requests that never end, for workers that die on the way, at one account of a provider that enforces its limits over true
