@@ -18,6 +18,7 @@ check: ## Format, lints, documentation, dependencies
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 	cargo clippy --locked --workspace --all-targets --no-default-features --quiet -- -D warnings
+	cargo clippy --locked --test chaos --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	tests/licences.sh
 

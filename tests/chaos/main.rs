@@ -17,6 +17,7 @@ mod it {
     /// The largest of them takes minutes.
     const PATIENCE: std::time::Duration = std::time::Duration::from_mins(30);
 
+    pub(crate) mod fallback;
     #[cfg(feature = "fleet")]
     pub(crate) mod fleet;
     pub(crate) mod load;
