@@ -185,7 +185,7 @@ impl Caller {
                     live.meter.claimed();
                     let request = build(asked.canonical);
                     match (self.pay(live, asked, redirect.is_some(), &request, &claim, payer).await, redirect) {
-                        (Ok(paid), _) => return Ok(Some(paid)),
+                        (Ok(paid), _) => return Ok((!self.is_redirected(redirect, payer).await?).then_some(paid)),
                         (Err(NoReply::Provider(why)), Some(redirect)) => {
                             if self.redirect(live, asked, redirect, &why, payer).await? {
                                 return Ok(None);
@@ -369,13 +369,8 @@ async fn meet(
     sent: Option<Instant>,
     failures: &mut Failures,
 ) -> Result<Duration, NoReply> {
-    let answered = !matches!(
-        error.kind,
-        CallErrorKind::Unavailable
-            | CallErrorKind::FileNotReady
-            | CallErrorKind::Throttled
-            | CallErrorKind::DayExhausted
-    );
+    let answered =
+        !matches!(error.kind, CallErrorKind::Unavailable | CallErrorKind::Throttled | CallErrorKind::DayExhausted);
     if let Some(sent) = sent.filter(|_| answered) {
         account.breaker.well(sent);
         line.answers();
@@ -383,11 +378,12 @@ async fn meet(
     match error.kind {
         CallErrorKind::Unavailable | CallErrorKind::FileNotReady => {
             let now = Instant::now();
-            if sent.is_some() && error.kind == CallErrorKind::Unavailable {
+            let failed = sent.filter(|_| error.kind == CallErrorKind::Unavailable);
+            if failed.is_some() {
                 line.fails(now);
             }
-            let failed = sent.filter(|_| live.client.has_answered(&line.endpoint));
-            if let Some(pause) = failed.and_then(|sent| account.breaker.ill(sent, Instant::now())) {
+            let failed = failed.filter(|_| live.client.has_answered(&line.endpoint));
+            if let Some(pause) = failed.and_then(|sent| account.breaker.ill(sent, now)) {
                 let (account, seconds) = (&account.spec.name, pause.as_secs());
                 tracing::warn!(%account, %error, "most calls fail; the account is left alone for {seconds} s");
             }

@@ -293,12 +293,6 @@ impl Account {
         }
     }
 
-    /// What may be used in a minute, as far as it was learned: requests, tokens. None: what is declared.
-    pub fn learned(&self) -> (Option<u64>, Option<u64>) {
-        let requests = self.requests.as_ref().and_then(|requests| requests.learned.per_minute());
-        (requests, self.tokens.as_ref().and_then(|tokens| tokens.learned.per_minute()))
-    }
-
     fn raise(&mut self, now: u64) {
         if let Some(requests) = &mut self.requests {
             let used = || per_minute(&requests.minute, requests.since, now);

@@ -22,7 +22,9 @@ const RAISE: u64 = MINUTE / 6;
 const BELIEVED: u64 = 60 * MINUTE;
 /// Thousandths of one.
 const ONE: u64 = 1_000;
-/// No limit is larger, so that all arithmetic stays exact.
+/// No raise is smaller, in thousandths.
+const STEP: u64 = 50;
+/// No limit is larger: what is reckoned with one stays below 2^53.
 pub const MOST: u64 = 10_000_000_000;
 
 /// One limit as it was declared, and what is known of it.
@@ -73,7 +75,8 @@ impl Learned {
             return;
         }
         let current = self.current();
-        let told = told.filter(|&told| told > 0 && told <= MOST);
+        let least = (self.declared * ONE / LEAST).max(ONE);
+        let told = told.filter(|&told| told > 0 && told <= MOST).map(|told| told.max(least.div_ceil(ONE)));
         if let Some(told) = told {
             (self.told, self.told_at) = (told, now);
         }
@@ -82,10 +85,14 @@ impl Learned {
         } else {
             self.cuts = if again { (self.cuts + 1).min(CUTS.len() - 1) } else { 0 };
             let used = used.clamp(1, MOST) * ONE;
-            self.wall = current.map_or(used, |current| current.min(used.max(current / 2))).max(ONE);
-            self.allowed = self.wall - self.wall * CUTS[self.cuts] / 100;
+            // One refusal far below what is allowed says little; many say that much less is allowed.
+            self.wall = match current {
+                None => used,
+                Some(current) if many => current.min(used.max(current / 2)),
+                Some(current) => current,
+            };
+            self.allowed = (self.wall - self.wall * CUTS[self.cuts] / 100).max(least);
         }
-        self.allowed = self.allowed.max(self.declared * ONE / LEAST).max(ONE);
         (self.cut_at, self.raised_at, self.raises) = (now, now, 0);
         (self.calls, self.refusals) = (0, 0);
     }
@@ -101,7 +108,7 @@ impl Learned {
             return false;
         }
         self.raised_at = now;
-        if used().min(MOST) * ONE * 10 < self.allowed * 8 {
+        if self.per_minute().is_none_or(|allowed| used().min(MOST) * 10 < allowed * 8) {
             return false;
         }
         let step = if self.allowed * 100 < self.wall * 95 {
@@ -110,11 +117,11 @@ impl Learned {
             self.wall / 1_200
         } else {
             self.raises = (self.raises + 1).min(10);
-            (self.wall / 1_200 * (1 << self.raises)).min(self.wall / 10)
+            (self.allowed / 1_200 * (1 << self.raises)).min(self.allowed / 10)
         };
         let believed = self.told > 0 && now < self.told_at + BELIEVED;
         let most = if believed { self.told * ONE } else { MOST * ONE };
-        self.allowed = (self.allowed + step.max(1)).min(most);
+        self.allowed = (self.allowed + step.max(STEP)).min(most).max(self.allowed);
         if self.declared > 0 && self.allowed >= self.declared * ONE {
             (self.allowed, self.wall) = (0, 0);
         }
@@ -199,6 +206,42 @@ mod tests {
             limit.per_minute().is_some()
         });
         assert!(raises.count() < 6 * 25, "within 25 minutes: {limit:?}");
+    }
+
+    #[test]
+    fn from_the_smallest_limit_it_is_back_within_half_an_hour_of_full_use() {
+        for declared in [Some(2), Some(60), Some(1_000), Some(2_000_000), None] {
+            let mut limit = Learned::new(declared);
+            (0..100).for_each(|n| limit.refused(START + n * SECOND, START + n * SECOND, 0, Some(1)));
+            let enough = declared.unwrap_or(500);
+            let raises = (1..2_000).take_while(|n| {
+                let allowed = limit.per_minute().unwrap_or(u64::MAX);
+                limit.raise(START + 61 * MINUTE + n * RAISE, || allowed);
+                allowed < enough
+            });
+            assert!(raises.count() < 6 * 30, "{declared:?}: {limit:?}");
+        }
+    }
+
+    #[test]
+    fn a_lone_refusal_far_below_the_limit_takes_three_percent() {
+        let mut limit = Learned::new(Some(1_000));
+        let after = [0, 2, 4].map(|minutes| {
+            limit.refused(START + minutes * MINUTE, START + minutes * MINUTE, 10, None);
+            limit.per_minute()
+        });
+        assert_eq!(after, [Some(970), Some(940), Some(912)]);
+    }
+
+    #[test]
+    fn an_absurdly_small_figure_neither_takes_all_nor_makes_it_go_up_and_down() {
+        let mut limit = Learned::new(Some(1_000));
+        limit.refused(START, START, 500, Some(1));
+        assert_eq!(limit.per_minute(), Some(50));
+        limit.raise(START + RAISE, || 50);
+        assert_eq!(limit.per_minute(), Some(50));
+        limit.refused(START + 2 * MINUTE, START + 2 * MINUTE, 50, None);
+        assert_eq!(limit.per_minute(), Some(50));
     }
 
     #[test]

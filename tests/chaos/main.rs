@@ -1,6 +1,6 @@
 //! The full sizes of what `make test` does small; `make chaos` runs them one after the other and shows their figures.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where something unexpected happens")]
 #![allow(
     dead_code,
     unused_imports,

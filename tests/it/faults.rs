@@ -1,6 +1,7 @@
 //! What goes wrong on the way costs neither a try nor a record its content.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aurelia::provider::{Role, Usage};
 use aurelia::record::{Outcome, Record, Status};
@@ -8,7 +9,7 @@ use aurelia::simulator::{Faults, Settings};
 use serde_json::json;
 
 use crate::load::{clean, contents, named};
-use crate::support::{Aurelia, Sim, Workdir, corpus};
+use crate::support::{Aurelia, Sim, Workdir, corpus, until};
 
 /// Deadlines that a stalled answer meets soon; a good answer takes milliseconds.
 const SHORT: &str = "[http]\nfirst_byte_seconds = 3\nidle_seconds = 3\ntotal_seconds = 10\n";
@@ -40,6 +41,21 @@ fn with_a_fifth_of_calls_lost_on_the_way_the_content_is_that_of_a_run_without_fa
     assert!(stats.faults.len() >= 8, "too few kinds were met: {:?}", stats.faults);
     let attempts: u64 = work.records().values().flat_map(calls).map(|call| u64::from(call.attempts)).sum();
     assert_eq!(attempts, stats.received, "each attempt is on a record");
+}
+
+#[test]
+fn a_provider_of_which_every_call_fails_is_left_alone_and_tried_by_single_calls() {
+    let (sim, work) = (Sim::start(faulty("503", 1.0, 0)), Workdir::with_clips(1));
+    let file = work.items("items.jsonl", &corpus(40, 1));
+    let running = named(Aurelia::new(&work, &sim)).corpus(&file).args(["--concurrency", "32"]).spawn();
+    until("most calls have failed", || running.stderr().contains("the account is left alone for 5 s").then_some(()));
+    std::thread::sleep(Duration::from_secs(7));
+    let received = sim.received();
+    assert!(running.stderr().contains("the account is left alone for 10 s"), "it was tried: {}", running.stderr());
+    drop(running);
+    // The 32 that were under way, those before the ten that told, and the one that tried: not the hundreds of 32 jobs that go on trying.
+    println!("{received} calls in 7 s");
+    assert!(received <= 32 + 32 + 2, "{received}");
 }
 
 /// A record without what a reply of no use adds: its ask, the ordinal of the one after it, and their money.

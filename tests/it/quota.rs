@@ -184,6 +184,48 @@ fn the_script_gives_the_appointments_of_the_model_over_random_histories() {
 }
 
 #[tokio::test]
+async fn a_declaration_that_was_lowered_is_kept_to_whatever_was_learned_under_the_old_one() {
+    let books = books("lowered");
+    let minute = |n| Account::new(Limits { requests_per_minute: Some(n), ..unlimited() });
+    let delays = async |limits: &Account, from: u64| {
+        let mut delays = Vec::new();
+        for n in 0..8 {
+            let step = reserve(&format!("{from}-{n}"), 1, 1, Ceilings::default());
+            delays.push(one(&books.at(START + from), limits, 0, step).await.reserved());
+        }
+        delays
+    };
+    let go = Answer::Go { delay: Duration::ZERO };
+    let limit = NamedLimit { of: Scarce::Requests, per_minute: Some(5_000) };
+    let learned = Step::Refused(Duration::ZERO, Refusal { ago: 0, limit });
+    one(&books.at(START), &minute(6_000), 0, learned).await;
+    assert_eq!(delays(&minute(6_000), SECOND).await, vec![go.clone(); 8], "bursts of 60");
+    let lowered = delays(&minute(60), 200 * SECOND).await;
+    assert_eq!(lowered[..6], vec![go; 6]);
+    let later = [1, 2].map(|seconds| Answer::Go { delay: Duration::from_secs(seconds) });
+    assert_eq!(lowered[6..], later, "then one a second");
+}
+
+#[tokio::test]
+async fn a_store_that_knows_of_fewer_takings_than_its_caller_holds_what_is_limited_by_the_minute() {
+    let books = books("lost");
+    let hold = async |account: &str, limits: Limits| {
+        let (limits, step) = (Account::new(limits), reserve(account, 1, 1, Ceilings::default()));
+        let place = Place { account, limits: &limits, concurrency: 0 };
+        let (said, known) = books.at(START).take_knowing(place, &[&step], 7).await.unwrap();
+        assert_eq!(known.takings, 8);
+        let (again, kept) = books.at(START).take_knowing(place, &[&Step::Away], known.takings).await.unwrap();
+        assert_eq!((kept.lost, kept.takings), (false, 9), "it is known now");
+        (known.lost, said[0].reserved(), again[0].absence())
+    };
+    let (lost, told, away) = hold("limited", Limits { requests_per_minute: Some(600), ..unlimited() }).await;
+    assert!(lost && matches!(told, Answer::Later { .. }), "{told:?}");
+    assert!((60..62).contains(&away.as_secs()), "{away:?}");
+    let free = hold("free", unlimited()).await;
+    assert_eq!(free, (false, Answer::Go { delay: Duration::ZERO }, Duration::ZERO), "nothing to hold");
+}
+
+#[tokio::test]
 async fn what_is_spent_and_reserved_never_passes_a_ceiling_and_a_call_counts_once() {
     let (books, account) = (books("money"), Account::new(unlimited()));
     let ceilings = Ceilings { run: Some(Nano(100)), ..Ceilings::default() };

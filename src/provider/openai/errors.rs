@@ -35,21 +35,23 @@ pub(super) fn classify(status: u16, headers: &HeaderMap, answer: Option<&Value>,
     CallError { limit, ..failure::answered(kind, format!("status {status}{code}: {quote}{note}"), retry_after) }
 }
 
-/// The limit by the minute that is used up, by the words or else by the headers. A header's limit may be a day's: it counts where it is
-/// full again within a minute.
+/// The limit by the minute that is used up, by the words or else by the headers. A header's limit may be a day's or a second's: it
+/// counts where it is full again within a minute, and its figure where that takes more than half of one.
 fn named(said: &Said, message: &str, headers: &HeaderMap) -> NamedLimit {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let full_within_a_minute = |name: &str| {
+    let kinds = [(Scarce::Requests, "requests"), (Scarce::Tokens, "tokens")];
+    for (of, name) in kinds {
+        if message.contains(&format!("{name} per min")) {
+            return NamedLimit { of, per_minute: figure(message, "limit ") };
+        }
+    }
+    for (of, name) in kinds {
+        let minute = Duration::from_mins(1);
         let reset = header(&format!("x-ratelimit-reset-{name}")).and_then(hints::duration);
-        reset.is_some_and(|reset| reset <= Duration::from_mins(1))
-    };
-    for (of, name) in [(Scarce::Requests, "requests"), (Scarce::Tokens, "tokens")] {
-        let by_words = message.contains(&format!("{name} per min"));
-        let by_headers = full_within_a_minute(name) && header(&format!("x-ratelimit-remaining-{name}")) == Some("0");
-        if by_words || by_headers {
-            let spoken = by_words.then(|| figure(message, "limit ")).flatten();
-            let limit = || header(&format!("x-ratelimit-limit-{name}")).and_then(|limit| limit.parse().ok());
-            return NamedLimit { of, per_minute: spoken.or_else(|| by_headers.then(limit).flatten()) };
+        let spent = header(&format!("x-ratelimit-remaining-{name}")) == Some("0");
+        if let Some(reset) = reset.filter(|reset| spent && *reset <= minute) {
+            let limit = header(&format!("x-ratelimit-limit-{name}")).filter(|_| reset > minute / 2);
+            return NamedLimit { of, per_minute: limit.and_then(|limit| limit.parse().ok()) };
         }
     }
     let of = match said.kind.as_str() {

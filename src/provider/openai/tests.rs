@@ -338,7 +338,8 @@ fn the_limit_that_a_429_names_is_read_from_its_words_or_its_headers() {
             said("Rate limit reached on requests per min (RPM): Limit 500, Used 500", ""),
             named(Scarce::Requests, Some(500)),
         ),
-        (minute("12ms"), said("slower", ""), named(Scarce::Requests, Some(500))),
+        (minute("12ms"), said("slower", ""), named(Scarce::Requests, None)),
+        (minute("12ms"), said(tokens, ""), named(Scarce::Tokens, Some(30_000))),
         (minute("1m0s"), String::new(), named(Scarce::Requests, Some(500))),
         // One that is full again in an hour is a day's.
         (minute("1h0m0s"), said("slower", ""), NamedLimit::default()),

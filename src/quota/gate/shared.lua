@@ -1,6 +1,6 @@
 -- The arithmetic of one account with the money around it, in one atomic step: the same as account.rs, window.rs, pace.rs
 -- and day.rs, operation by operation, and a test holds the two together. Times are microseconds; every number stays below
--- 2^53, where a double is exact. Many steps are taken in one call, since what is around them costs more than they do.
+-- 2^53, where a double is exact (but for tokens in use, beyond 150 million a minute). Many steps are taken in one call, since what is around them costs more than they do.
 --
 -- KEYS: the account, calls in flight by account, open calls, their leases, money.
 -- ARGV: one JSON object, since many arguments cost more than the work. c: the clock (none: the server's); a: the account;
@@ -108,6 +108,7 @@ local minute, short, volume = log('m', 3), log('s', 7), log('v', 14)
 -- Then every window counts as just filled.
 if lost then
   local reach = math.max(minute and minute.reach or 0, volume and volume.reach or 0)
+  lost = reach > 0
   set('paused', math.max(get('paused'), now + reach))
 end
 
@@ -124,7 +125,10 @@ local CUTS = { 3, 6, 12, 25, 50 }
 local DECLARED = { r = N[3], t = N[14] }
 local function learned(of)
   local allowed = get(of .. '.allowed')
-  if allowed > 0 then return math.max(1, math.floor(allowed / ONE)) end
+  if allowed == 0 then return nil end
+  -- What is declared may have been lowered since.
+  local declared = DECLARED[of] > 0 and math.min(DECLARED[of], MOST) or MOST
+  return math.max(1, math.min(declared, math.floor(allowed / ONE)))
 end
 local function apply()
   if minute then
@@ -139,7 +143,8 @@ local function apply()
 end
 local function current(of)
   local allowed, declared = get(of .. '.allowed'), math.min(DECLARED[of], MOST)
-  return (allowed > 0 and allowed) or (declared > 0 and declared * ONE) or nil
+  if declared > 0 then return (allowed > 0 and math.min(allowed, declared * ONE)) or declared * ONE end
+  return allowed > 0 and allowed or nil
 end
 local function learn(of, sent, used, told)
   if sent < get(of .. '.cut') then return end
@@ -148,7 +153,8 @@ local function learn(of, sent, used, told)
   local many = get(of .. '.refusals') >= 3 and get(of .. '.refusals') * 100 >= get(of .. '.calls') * 8
   if again and not many then return end
   local now_allowed = current(of)
-  if told == 0 or told > MOST then told = nil end
+  local least = math.max(math.floor(math.min(DECLARED[of], MOST) * ONE / 20), ONE)
+  told = told > 0 and told <= MOST and math.max(told, math.ceil(least / ONE)) or nil
   if told then
     set(of .. '.told', told)
     set(of .. '.heard', now)
@@ -160,14 +166,11 @@ local function learn(of, sent, used, told)
   else
     set(of .. '.cuts', again and math.min(get(of .. '.cuts') + 1, 4) or 0)
     used = math.min(math.max(used, 1), MOST) * ONE
-    local wall = used
-    if now_allowed then wall = math.min(now_allowed, math.max(used, math.floor(now_allowed / 2))) end
-    wall = math.max(wall, ONE)
+    local wall = now_allowed or used
+    if now_allowed and many then wall = math.min(now_allowed, math.max(used, math.floor(now_allowed / 2))) end
     set(of .. '.wall', wall)
-    set(of .. '.allowed', wall - math.floor(wall * CUTS[get(of .. '.cuts') + 1] / 100))
+    set(of .. '.allowed', math.max(wall - math.floor(wall * CUTS[get(of .. '.cuts') + 1] / 100), least))
   end
-  local least = math.floor(math.min(DECLARED[of], MOST) * ONE / 20)
-  set(of .. '.allowed', math.max(get(of .. '.allowed'), least, ONE))
   set(of .. '.calls', 0)
   set(of .. '.refusals', 0)
   set(of .. '.cut', now)
@@ -181,7 +184,7 @@ local function raise(of, l)
   local allowed, wall = get(of .. '.allowed'), get(of .. '.wall')
   if allowed == 0 or now < get(of .. '.raised') + MINUTE / 6 then return end
   set(of .. '.raised', now)
-  if math.min(in_use(l, of), MOST) * ONE * 10 < allowed * 8 then return end
+  if math.min(in_use(l, of), MOST) * 10 < learned(of) * 8 then return end
   local step
   if allowed * 100 < wall * 95 then
     step = math.floor(wall / 30)
@@ -189,10 +192,10 @@ local function raise(of, l)
     step = math.floor(wall / 1200)
   else
     set(of .. '.raises', math.min(get(of .. '.raises') + 1, 10))
-    step = math.min(math.floor(wall / 1200) * 2 ^ get(of .. '.raises'), math.floor(wall / 10))
+    step = math.min(math.floor(allowed / 1200) * 2 ^ get(of .. '.raises'), math.floor(allowed / 10))
   end
   local believed = get(of .. '.told') > 0 and now < get(of .. '.heard') + 60 * MINUTE
-  allowed = math.min(allowed + math.max(step, 1), (believed and get(of .. '.told') or MOST) * ONE)
+  allowed = math.max(allowed, math.min(allowed + math.max(step, 50), (believed and get(of .. '.told') or MOST) * ONE))
   if DECLARED[of] > 0 and allowed >= math.min(DECLARED[of], MOST) * ONE then
     allowed = 0
     set(of .. '.wall', 0)
