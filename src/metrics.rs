@@ -29,6 +29,8 @@ pub const MODELS: usize = 100;
 /// Longest label; a longer name is "other".
 const LONGEST: usize = 128;
 const OTHER: &str = "other";
+/// What asking may take at a busy store is no wait for a quota.
+const ASKING: Duration = Duration::from_millis(50);
 
 /// The counters of a process. Clones share them.
 #[derive(Debug, Clone)]
@@ -222,7 +224,7 @@ impl Metrics {
 
     /// A reservation was given, after this wait for its appointment.
     pub fn reserved(&self, wait: Duration) {
-        let micros = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from(wait.saturating_sub(ASKING).as_micros()).unwrap_or(u64::MAX);
         self.inner.waited.fetch_add(micros, Ordering::Relaxed);
         self.inner.families.reservations.inc();
         self.inner.families.quota_wait.observe(wait.as_secs_f64());

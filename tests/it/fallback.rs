@@ -92,7 +92,8 @@ fn the_fallback_answers_while_the_roles_own_model_is_down_and_every_replay_takes
     let spent: u64 = first.values().map(|record| record.cost_nano_usd).sum();
     assert_eq!((spent, gemini.stats().spend_nano_usd), (sim.stats().spend_nano_usd, 0), "at the fallback's price");
     let told = output.stderr.lines().filter(|line| line.contains("gemini is away for too long")).count();
-    assert_eq!(told, 1, "once, however many calls: {}", output.stderr);
+    let redirected = first.values().flat_map(calls).filter(|call| call.fallback_for.is_some()).count();
+    assert!(told >= 1 && told * 4 <= redirected, "once a second, however many calls: {}", output.stderr);
 
     // Its own model is back: what went the other way stays there, and nobody is asked.
     let written = work.out().join("records.jsonl");
