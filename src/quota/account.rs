@@ -406,7 +406,7 @@ impl Account {
     fn log(&mut self, at: u64, tokens: u64) {
         if let Some(requests) = &mut self.requests {
             requests.since = if requests.since == 0 { at } else { requests.since };
-            requests.learned.called();
+            requests.learned.called(at);
             requests.minute.add(at, 1);
             if let Some(short) = &mut requests.short {
                 short.add(at, 1);
@@ -414,7 +414,7 @@ impl Account {
         }
         if let Some(limit) = &mut self.tokens {
             limit.since = if limit.since == 0 { at } else { limit.since };
-            limit.learned.called();
+            limit.learned.called(at);
             limit.minute.add(at, tokens.min(limit.declared));
         }
     }

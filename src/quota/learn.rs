@@ -1,7 +1,7 @@
 //! What refusals teach of a limit that is declared too high, or not at all.
 //!
-//! Additive increase, multiplicative decrease, one cut for each burst of refusals: calls that were sent before a cut say nothing
-//! new, and a few refusals in the minute after it change nothing, since some providers refuse now and then whatever the
+//! Additive increase, multiplicative decrease, one cut for each burst of refusals: calls that were sent before a cut, or within
+//! ten seconds of it, say nothing new, and a few refusals in the minute after it change nothing, since some providers refuse now and then whatever the
 //! rate. A cut takes 3 % of what was in use. Where one call in twelve is still refused, the next one comes at once and takes
 //! more and more, so that a limit that is far too high is left in seconds. What was refused is remembered as a wall: below it the way back is fast, around it slow (0.5 % a
 //! minute, or every probe would be a burst of refusals), and beyond it, where the provider must have raised the limit,
@@ -22,6 +22,8 @@ const RAISE: u64 = MINUTE / 6;
 const BELIEVED: u64 = 60 * MINUTE;
 /// Thousandths of one.
 const ONE: u64 = 1_000;
+/// So long a cut takes to show, in microseconds: until then the provider's windows are full of what was sent before.
+const SETTLE: u64 = MINUTE / 6;
 /// No raise is smaller, in thousandths.
 const STEP: u64 = 50;
 /// No limit is larger: what is reckoned with one stays below 2^53.
@@ -65,7 +67,7 @@ impl Learned {
     /// A refusal, at `now`, of a call that was sent at `sent`, while `used` per minute were in use; `told`: the limit that the
     /// provider names.
     pub fn refused(&mut self, now: u64, sent: u64, used: u64, told: Option<u64>) {
-        if sent < self.cut_at {
+        if self.cut_at > 0 && sent < self.cut_at + SETTLE {
             return;
         }
         self.refusals += 1;
@@ -97,9 +99,9 @@ impl Learned {
         (self.calls, self.refusals) = (0, 0);
     }
 
-    /// A call that will be sent.
-    pub fn called(&mut self) {
-        self.calls += u64::from(self.cut_at > 0);
+    /// A call that will be sent at `at`.
+    pub fn called(&mut self, at: u64) {
+        self.calls += u64::from(self.cut_at > 0 && at >= self.cut_at + SETTLE);
     }
 
     /// Raises what was cut, where it is in use: of a limit that nobody comes near nothing is learned. Whether it did.
@@ -152,14 +154,15 @@ mod tests {
             assert_eq!(limit.per_minute(), Some(970));
         }
         let refused = |limit: &mut Learned, calls: u32, seconds| {
-            (0..calls).for_each(|_| limit.called());
+            (0..calls).for_each(|_| limit.called(START + seconds * SECOND));
             limit.refused(START + seconds * SECOND, START + seconds * SECOND, 1_000, None);
             limit.per_minute()
         };
-        let after = [1, 2, 3].map(|seconds| refused(&mut limit, 20, seconds));
+        assert_eq!(refused(&mut limit, 0, 9), Some(970), "too soon after it");
+        let after = [11, 12, 13].map(|seconds| refused(&mut limit, 20, seconds));
         assert_eq!(after, [Some(970); 3], "3 of 60 calls sent after the cut");
         assert_eq!(refused(&mut limit, 20, 61), Some(940), "a minute later they count");
-        let after = [62, 63, 64].map(|seconds| refused(&mut limit, 5, seconds));
+        let after = [72, 73, 74].map(|seconds| refused(&mut limit, 5, seconds));
         assert_eq!(after, [Some(940), Some(940), Some(884)], "3 of 15 calls are many: 6 % more at once");
     }
 
@@ -167,10 +170,10 @@ mod tests {
     fn a_limit_ten_times_too_high_is_left_with_a_few_cuts() {
         let mut limit = Learned::new(Some(10_000));
         let refusals = (1..60).take_while(|n| {
-            limit.refused(START + n * SECOND / 4, START + n * SECOND / 4, 10_000, None);
+            limit.refused(START + n * 4 * SECOND, START + n * 4 * SECOND, 10_000, None);
             limit.per_minute() > Some(1_000)
         });
-        assert!(refusals.count() < 20, "{limit:?}");
+        assert!(refusals.count() * 4 < 140, "in two minutes: {limit:?}");
     }
 
     #[test]
@@ -197,12 +200,12 @@ mod tests {
     #[test]
     fn a_wall_that_is_gone_is_left_behind_faster_and_faster() {
         let mut limit = Learned::new(Some(100_000));
-        for n in 0..13 {
-            limit.refused(START + n * SECOND / 4, START + n * SECOND / 4, 100_000, None);
+        for n in 0..25 {
+            limit.refused(START + n * 4 * SECOND, START + n * 4 * SECOND, 100_000, None);
         }
         assert!(limit.per_minute() < Some(35_000), "{limit:?}");
         let raises = (1..1_000).take_while(|n| {
-            limit.raise(START + 5 * SECOND + n * RAISE, || 100_000);
+            limit.raise(START + 100 * SECOND + n * RAISE, || 100_000);
             limit.per_minute().is_some()
         });
         assert!(raises.count() < 6 * 25, "within 25 minutes: {limit:?}");
@@ -212,11 +215,11 @@ mod tests {
     fn from_the_smallest_limit_it_is_back_within_half_an_hour_of_full_use() {
         for declared in [Some(2), Some(60), Some(1_000), Some(2_000_000), None] {
             let mut limit = Learned::new(declared);
-            (0..100).for_each(|n| limit.refused(START + n * SECOND, START + n * SECOND, 0, Some(1)));
+            (0..100).for_each(|n| limit.refused(START + n * 4 * SECOND, START + n * 4 * SECOND, 0, Some(1)));
             let enough = declared.unwrap_or(500);
             let raises = (1..2_000).take_while(|n| {
                 let allowed = limit.per_minute().unwrap_or(u64::MAX);
-                limit.raise(START + 61 * MINUTE + n * RAISE, || allowed);
+                limit.raise(START + 70 * MINUTE + n * RAISE, || allowed);
                 allowed < enough
             });
             assert!(raises.count() < 6 * 30, "{declared:?}: {limit:?}");
@@ -265,7 +268,7 @@ mod tests {
     fn nothing_is_cut_to_less_than_one_nor_than_a_twentieth_of_what_is_declared() {
         for (declared, least) in [(Some(2), 1), (None, 1), (Some(1_000), 50)] {
             let mut limit = Learned::new(declared);
-            (0..100).for_each(|n| limit.refused(START + n * SECOND, START + n * SECOND, 0, None));
+            (0..100).for_each(|n| limit.refused(START + n * 4 * SECOND, START + n * 4 * SECOND, 0, None));
             assert_eq!(limit.per_minute(), Some(least), "{declared:?}");
         }
     }

@@ -147,7 +147,7 @@ local function current(of)
   return allowed > 0 and allowed or nil
 end
 local function learn(of, sent, used, told)
-  if sent < get(of .. '.cut') then return end
+  if get(of .. '.cut') > 0 and sent < get(of .. '.cut') + MINUTE / 6 then return end
   set(of .. '.refusals', get(of .. '.refusals') + 1)
   local again = get(of .. '.cut') > 0 and now < get(of .. '.cut') + MINUTE
   local many = get(of .. '.refusals') >= 3 and get(of .. '.refusals') * 100 >= get(of .. '.calls') * 8
@@ -177,8 +177,8 @@ local function learn(of, sent, used, told)
   set(of .. '.raised', now)
   set(of .. '.raises', 0)
 end
-local function called(of)
-  if get(of .. '.cut') > 0 then set(of .. '.calls', get(of .. '.calls') + 1) end
+local function called(of, at)
+  if get(of .. '.cut') > 0 and at >= get(of .. '.cut') + MINUTE / 6 then set(of .. '.calls', get(of .. '.calls') + 1) end
 end
 local function raise(of, l)
   local allowed, wall = get(of .. '.allowed'), get(of .. '.wall')
@@ -289,14 +289,14 @@ local function appoint(tokens)
   set('newest', at)
   if minute then
     if get('r.since') == 0 then set('r.since', at) end
-    called('r')
+    called('r', at)
     add(minute, at, 1)
     if short then add(short, at, 1) end
     take(requests, at, 1)
   end
   if volume then
     if get('t.since') == 0 then set('t.since', at) end
-    called('t')
+    called('t', at)
     add(volume, at, math.min(tokens, N[14]))
     take(volumes, at, tokens)
   end
