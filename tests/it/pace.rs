@@ -140,7 +140,7 @@ fn a_fleet_uses_its_limit_without_a_refusal_whoever_dies() {
 
 #[test]
 fn a_fleet_learns_a_limit_that_is_declared_too_high_from_refusals_that_say_nothing_of_it() {
-    let case = Case { requests: 300, workers: 3, kills: 0, declared: Some(360), bare: true, before: 4, periods: 2 };
+    let case = Case { requests: 300, workers: 3, kills: 0, declared: Some(360), bare: true, before: 7, periods: 2 };
     let used = used("pace-learned", case);
     println!("{}", used.text);
     assert!(used.refusals > 0, "there was nothing to learn: {}", used.text);
