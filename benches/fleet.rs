@@ -14,27 +14,8 @@ mod model;
 mod process;
 mod rivals;
 
-/// The servers of the integration tests.
-#[path = "../tests/it/support"]
-#[allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "the harness is that of the integration tests")]
-mod support {
-    pub(crate) mod broker;
-    pub(crate) mod redis;
-
-    use std::time::{Duration, Instant};
-
-    /// Looks again and again until there is something.
-    pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-        let began = Instant::now();
-        loop {
-            if let Some(found) = look() {
-                return found;
-            }
-            assert!(began.elapsed() < Duration::from_mins(2), "waited in vain until {what}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-}
+#[allow(dead_code, reason = "shared with the other benches")]
+mod support;
 
 use std::fmt::Write as _;
 use std::io::Write as _;

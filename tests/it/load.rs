@@ -94,16 +94,21 @@ pub(crate) fn killed(items: usize, clips: u64, kills: usize, seed: u64) -> Strin
     )
 }
 
+/// Items over one clip that are never accepted: each has its 15 calls.
+pub(crate) fn exhausting(count: usize) -> Vec<Value> {
+    corpus(count, 1)
+        .into_iter()
+        .map(|item| json!({"id": item["id"], "video": item["video"], "query": format!("{} [[sim: exhaust]]", item["query"])}))
+        .collect()
+}
+
 /// 64 in flight on 600 requests a minute, which the simulator enforces over any 10 s: none too many, and the rate used.
 pub(crate) fn rate(periods: u32, latency: Latency, faults: Faults) -> String {
     let limits = vec![Limit { model: "*".into(), requests: Some(100), tokens: None, window_ms: 10_000, bare: false }];
     let settings = Settings { limits, latency, faults, trust_media: true, ..Settings::default() };
     let (sim, work) = (Sim::start(settings), Workdir::with_clips(1));
     // Enough work for any time: each item has its 15 calls.
-    let items: Vec<Value> = corpus(64 + 5 * periods as usize, 1)
-        .into_iter()
-        .map(|item| json!({"id": item["id"], "video": item["video"], "query": format!("{} [[sim: exhaust]]", item["query"])}))
-        .collect();
+    let items = exhausting(64 + 5 * periods as usize);
     let file = work.items("items.jsonl", &items);
     let config = "[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\nrequests_per_minute = 600\n";
     let running = one_account(&work, &sim).config(config).corpus(&file).args(["--concurrency", "64"]).spawn();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use aurelia::simulator::{Faults, Latency, Limit, LimitUse, Settings};
 use serde_json::{Value, json};
 
+use super::load::exhausting;
 use super::support::fleet::Bench;
 use super::support::redis::RedisServer;
 use super::support::{Broker, Running, Sim, Workdir, corpus, until};
@@ -70,10 +71,7 @@ pub(crate) fn used(prefix: &str, case: Case) -> Used {
     );
     // Enough work for any time: each item has its 15 calls.
     let minutes = u64::from(case.before + case.periods) / 6 + 1;
-    let items: Vec<Value> = corpus(usize::try_from(minutes * case.requests / 15).unwrap() + 100, 1)
-        .into_iter()
-        .map(|item| json!({"id": item["id"], "video": item["video"], "query": format!("{} [[sim: exhaust]]", item["query"])}))
-        .collect();
+    let items = exhausting(usize::try_from(minutes * case.requests / 15).unwrap() + 100);
     let mut bench = Bench::new(prefix);
     enqueue(&bench, &work, &sim, &items);
     let declared = case
