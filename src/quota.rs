@@ -24,6 +24,7 @@ mod desk;
 pub mod gate;
 pub mod learn;
 pub mod ledger;
+pub mod limit;
 pub mod margins;
 pub mod pace;
 mod purse;
@@ -66,6 +67,8 @@ pub struct Limits {
 pub struct Refusal {
     /// How long ago the call was sent, in microseconds.
     pub ago: u64,
+    /// Tokens reserved for it.
+    pub tokens: u64,
     /// What the provider says of the limit that was met.
     pub limit: NamedLimit,
 }

@@ -284,7 +284,7 @@ impl Caller {
             clips.met(&handed, &error).await?;
             // While it rests, others may need the room.
             drop(handed);
-            let pause = meet(live, line, account, &error, Some(sent_at), &mut failures).await?;
+            let pause = meet(live, line, account, &error, Some((sent_at, cost.tokens)), &mut failures).await?;
             rest(pause, payer.stop).await?;
         }
     }
@@ -359,19 +359,19 @@ async fn rest(pause: Duration, stop: &CancellationToken) -> Result<(), NoReply> 
     }
 }
 
-/// What a failed attempt leads to: a pause before the next, or the end. `sent`: when it was sent; none: it was no call of the
-/// model, whose limits are others.
+/// What a failed attempt leads to: a pause before the next, or the end. `sent`: when it was sent, and with how many
+/// tokens; none: it was no call of the model, whose limits are others.
 async fn meet(
     live: &Live,
     line: &Line,
     account: &Account,
     error: &CallError,
-    sent: Option<Instant>,
+    sent: Option<(Instant, u64)>,
     failures: &mut Failures,
 ) -> Result<Duration, NoReply> {
     let answered =
         !matches!(error.kind, CallErrorKind::Unavailable | CallErrorKind::Throttled | CallErrorKind::DayExhausted);
-    if let Some(sent) = sent.filter(|_| answered) {
+    if let Some((sent, _)) = sent.filter(|_| answered) {
         account.breaker.well(sent);
         line.answers();
     }
@@ -383,7 +383,7 @@ async fn meet(
                 line.fails(now);
             }
             let failed = failed.filter(|_| live.client.has_answered(&line.endpoint));
-            if let Some(pause) = failed.and_then(|sent| account.breaker.ill(sent, now)) {
+            if let Some(pause) = failed.and_then(|(sent, _)| account.breaker.ill(sent, now)) {
                 let (account, seconds) = (&account.spec.name, pause.as_secs());
                 tracing::warn!(%account, %error, "most calls fail; the account is left alone for {seconds} s");
             }
@@ -406,8 +406,11 @@ async fn meet(
         // The whole account waits, and this call with it: at the gate, not here.
         CallErrorKind::Throttled => {
             let pause = failures.throttled(error, jitter());
-            match sent.map(|sent| u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX)) {
-                Some(ago) => live.gate.refused(&account.spec, pause, Refusal { ago, limit: error.limit }).await,
+            match sent {
+                Some((sent, tokens)) => {
+                    let ago = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    live.gate.refused(&account.spec, pause, Refusal { ago, tokens, limit: error.limit }).await;
+                }
                 None => live.gate.pause(&account.spec, pause).await,
             }
         }

@@ -8,10 +8,8 @@
 use crate::quota::{
     Answer, Appointment, HORIZON, LONGEST_ABSENCE, Limits, MINUTE, Refusal, Scarce, Why,
     day::{self, DayCount, GUARD},
-    learn::{Learned, MOST},
-    margins::{burst, short_window, tolerance, way},
-    pace::Pace,
-    window::WindowLog,
+    limit::Limit,
+    margins::{short_window, tolerance},
 };
 
 /// The state of one account: a few kilobytes, whatever its limits.
@@ -22,8 +20,8 @@ use crate::quota::{
 pub struct Account {
     limits: Limits,
     tolerance: u64,
-    requests: Option<Requests>,
-    tokens: Option<Tokens>,
+    requests: Limit,
+    tokens: Option<Limit>,
     day: Option<DayCount>,
     /// The latest time seen.
     seen: u64,
@@ -37,87 +35,6 @@ pub struct Account {
     turned_away: u64,
 }
 
-#[derive(Debug, Clone)]
-struct Requests {
-    /// Per minute; none: measured since the first refusal.
-    declared: Option<u64>,
-    learned: Learned,
-    minute: WindowLog,
-    short: Option<WindowLog>,
-    /// What the short log allows of what is declared.
-    short_count: u64,
-    pace: Pace,
-    /// Since when it is logged; 0: it is not yet.
-    since: u64,
-}
-
-#[derive(Debug, Clone)]
-struct Tokens {
-    declared: u64,
-    learned: Learned,
-    minute: WindowLog,
-    pace: Pace,
-    since: u64,
-}
-
-impl Requests {
-    fn new(declared: Option<u64>, spread_seconds: f64, tolerance: u64) -> Self {
-        let log = |limit, stretch| WindowLog::new(limit, stretch, tolerance + way(stretch));
-        let short = declared.and_then(|n| short_window(n, spread_seconds));
-        let mut requests = Self {
-            declared,
-            learned: Learned::new(declared),
-            minute: log(0, MINUTE),
-            short: short.map(|(count, stretch)| log(count, stretch)),
-            short_count: short.map_or(0, |(count, _)| count),
-            pace: declared.map_or_else(Pace::unknown, |n| Pace::even(n, burst(n))),
-            since: 0,
-        };
-        requests.apply();
-        requests
-    }
-
-    /// Takes over what was learned.
-    fn apply(&mut self) {
-        let n = self.learned.per_minute().or(self.declared).unwrap_or(MOST);
-        self.minute.set_limit(n);
-        self.pace.set_rate(n);
-        if let (Some(short), Some(declared)) = (&mut self.short, self.declared) {
-            let part = u128::from(self.short_count) * u128::from(n) / u128::from(declared.max(1));
-            short.set_limit(u64::try_from(part).unwrap_or(u64::MAX).max(1));
-        }
-    }
-
-    fn used(&self, now: u64) -> u64 {
-        per_minute(&self.minute, self.since, now)
-    }
-}
-
-impl Tokens {
-    fn new(declared: u64, tolerance: u64) -> Self {
-        let minute = WindowLog::new(declared, MINUTE, tolerance + way(MINUTE));
-        Self { declared, learned: Learned::new(Some(declared)), minute, pace: Pace::loose(declared), since: 0 }
-    }
-
-    fn apply(&mut self) {
-        let n = self.learned.per_minute().unwrap_or(self.declared);
-        self.minute.set_limit(n);
-        self.pace.set_rate(n);
-    }
-
-    fn used(&self, now: u64) -> u64 {
-        per_minute(&self.minute, self.since, now)
-    }
-}
-
-/// What is in use at `now`, of a log that began at `since`.
-fn per_minute(log: &WindowLog, since: u64, now: u64) -> u64 {
-    log.held(now).saturating_mul(MINUTE) / now.saturating_sub(since).clamp(SHORTEST, MINUTE)
-}
-
-/// What is in use is not reckoned from less, in microseconds.
-const SHORTEST: u64 = 5_000_000;
-
 impl Account {
     /// An account of which nothing is used yet.
     pub fn new(limits: Limits) -> Self {
@@ -125,8 +42,9 @@ impl Account {
         let tolerance = tolerance(short.map_or(MINUTE, |(_, stretch)| stretch));
         let requests = limits.requests_per_minute;
         Self {
-            requests: requests.map(|n| Requests::new(Some(n), limits.spread_seconds, tolerance)),
-            tokens: limits.tokens_per_minute.map(|n| Tokens::new(n, tolerance)),
+            requests: requests
+                .map_or_else(|| Limit::unknown(tolerance), |n| Limit::of_requests(n, limits.spread_seconds, tolerance)),
+            tokens: limits.tokens_per_minute.map(|n| Limit::of_tokens(n, tolerance)),
             day: limits.requests_per_day.map(|n| DayCount::new(n, limits.day_resets.clone())),
             tolerance,
             limits,
@@ -161,15 +79,15 @@ impl Account {
     #[cfg(feature = "fleet")]
     pub(super) fn parameters(&self) -> [u64; 19] {
         let mut all = [0; 19];
-        let unknown = Requests::new(None, 0.0, self.tolerance);
-        let requests = self.requests.as_ref().unwrap_or(&unknown);
-        all[..4].copy_from_slice(&requests.minute.parameters());
+        let (minute, short, pace) = self.requests.parameters();
+        all[..4].copy_from_slice(&minute);
         all[0] = self.limits.requests_per_minute.unwrap_or(0);
-        all[4..8].copy_from_slice(&requests.short.as_ref().map_or([0; 4], WindowLog::parameters));
-        all[8..11].copy_from_slice(&requests.pace.parameters());
+        all[4..8].copy_from_slice(&short);
+        all[8..11].copy_from_slice(&pace);
         if let Some(tokens) = &self.tokens {
-            all[11..15].copy_from_slice(&tokens.minute.parameters());
-            all[15..18].copy_from_slice(&tokens.pace.parameters());
+            let (minute, _, pace) = tokens.parameters();
+            all[11..15].copy_from_slice(&minute);
+            all[15..18].copy_from_slice(&pace);
         }
         all[18] = self.limits.requests_per_day.unwrap_or(0);
         all
@@ -182,7 +100,7 @@ impl Account {
         if let Some(why) = self.never(tokens) {
             return Answer::Never { why };
         }
-        self.raise(now);
+        self.taken(tokens).for_each(|(limit, _)| limit.raise(now));
         if let Some((at, why)) = self.away(now) {
             return Answer::Later { at, why };
         }
@@ -217,7 +135,7 @@ impl Account {
             return Some((self.paused_until, Why::Paused));
         }
         let full = self.day.as_ref().and_then(|day| day.place(now.max(self.newest)).err());
-        let debt = self.tokens.as_ref().map_or(0, |limit| limit.pace.earliest(now));
+        let debt = self.tokens.as_ref().map_or(0, |limit| limit.paid(now));
         full.map(|at| (at, Why::DayQuota)).or((debt > now + LONGEST_ABSENCE).then_some((debt, Why::Horizon)))
     }
 
@@ -229,17 +147,9 @@ impl Account {
 
     /// Returns an appointment that was not sent. At most once for each, and not after it was settled.
     pub fn give_back(&mut self, appointment: &Appointment) {
-        let Appointment { at, tokens } = *appointment;
-        if let Some(requests) = &mut self.requests {
-            requests.minute.remove(at, 1);
-            if let Some(short) = &mut requests.short {
-                short.remove(at, 1);
-            }
-            requests.pace.recover(requests.short.as_ref().unwrap_or(&requests.minute), self.newest);
-        }
-        if let Some(limit) = &mut self.tokens {
-            limit.minute.remove(at, tokens);
-            limit.pace.recover(&limit.minute, self.newest);
+        let (&Appointment { at, tokens }, newest) = (appointment, self.newest);
+        for (limit, amount) in self.taken(tokens) {
+            limit.give_back(at, amount, newest);
         }
         if let Some(day) = &mut self.day {
             day.give_back(at);
@@ -251,10 +161,7 @@ impl Account {
     /// as a full minute at most: more than that no provider can have allowed.
     pub fn settle(&mut self, appointment: &Appointment, actual_tokens: u64) {
         if let Some(limit) = &mut self.tokens {
-            let actual_tokens = actual_tokens.min(limit.declared);
-            limit.minute.remove(appointment.at, appointment.tokens.saturating_sub(actual_tokens));
-            limit.minute.add(appointment.at, actual_tokens.saturating_sub(appointment.tokens));
-            limit.pace.correct(appointment.tokens, actual_tokens);
+            limit.settle(appointment.at, appointment.tokens, actual_tokens);
         }
     }
 
@@ -268,44 +175,21 @@ impl Account {
     pub fn refused(&mut self, now: u64, refusal: Refusal) {
         let now = self.tick(now);
         let sent = now.saturating_sub(refusal.ago);
-        let of_requests = match (refusal.limit.of, &self.requests, &self.tokens) {
-            (_, _, None) | (Scarce::Requests, ..) => true,
-            (Scarce::Tokens, _, Some(_)) | (Scarce::Unknown, None, Some(_)) => false,
-            (Scarce::Unknown, Some(requests), Some(tokens)) => {
-                fill(requests.used(now), &requests.minute) >= fill(tokens.used(now), &tokens.minute)
+        let (requests, said) = (&mut self.requests, refusal.limit);
+        match &mut self.tokens {
+            Some(tokens)
+                if said.of == Scarce::Tokens || said.of == Scarce::Unknown && tokens.fill(now) > requests.fill(now) =>
+            {
+                tokens.refused(now, sent, refusal.tokens, said.per_minute);
             }
-        };
-        if !of_requests {
-            if let Some(tokens) = &mut self.tokens {
-                tokens.learned.refused(now, sent, tokens.used(now), refusal.limit.per_minute);
-                tokens.apply();
-            }
-        } else if let Some(requests) = &mut self.requests {
-            if requests.declared.is_some() || sent >= requests.since {
-                requests.learned.refused(now, sent, requests.used(now), refusal.limit.per_minute);
-                requests.apply();
-            }
-        } else {
-            // What is in use is not known yet: it is from now on.
-            let mut requests = Requests::new(None, 0.0, self.tolerance);
-            requests.since = now;
-            self.requests = Some(requests);
+            _ => requests.refused(now, sent, 1, said.per_minute),
         }
     }
 
-    fn raise(&mut self, now: u64) {
-        if let Some(requests) = &mut self.requests {
-            let used = || per_minute(&requests.minute, requests.since, now);
-            if requests.learned.raise(now, used) {
-                requests.apply();
-            }
-        }
-        if let Some(tokens) = &mut self.tokens {
-            let used = || per_minute(&tokens.minute, tokens.since, now);
-            if tokens.learned.raise(now, used) {
-                tokens.apply();
-            }
-        }
+    /// Both limits, each with what a request of so many tokens takes of it.
+    fn taken(&mut self, tokens: u64) -> impl Iterator<Item = (&mut Limit, u64)> {
+        let requests = std::iter::once((&mut self.requests, 1));
+        requests.chain(self.tokens.iter_mut().map(move |limit| (limit, tokens)))
     }
 
     /// Nothing more is sent on the day of `now`, as the provider says that its requests are used up. Returns when to come
@@ -323,8 +207,7 @@ impl Account {
 
     /// How far back [`Account::restore`] needs entries, in microseconds: the longest window and its jitter.
     pub fn reach(&self) -> u64 {
-        let requests = self.requests.as_ref().map_or(0, |limit| limit.minute.reach());
-        requests.max(self.tokens.as_ref().map_or(0, |limit| limit.minute.reach()))
+        self.requests.reach()
     }
 
     /// Takes over what was appointed before a restart: time and tokens of every appointment from [`Account::reach`] before
@@ -337,17 +220,13 @@ impl Account {
         }
         for (at, tokens) in entries {
             self.newest = self.newest.max(at);
-            self.log(at, tokens);
+            self.taken(tokens).for_each(|(limit, amount)| limit.log(at, amount));
             if let Some(day) = self.day.as_mut().filter(|day| at >= day.end()) {
                 day.take(at);
             }
         }
-        if let Some(requests) = &mut self.requests {
-            requests.pace.restore(requests.short.as_ref().unwrap_or(&requests.minute), self.newest);
-        }
-        if let Some(limit) = &mut self.tokens {
-            limit.pace.restore(&limit.minute, self.newest);
-        }
+        let newest = self.newest;
+        self.taken(0).for_each(|(limit, _)| limit.restore(newest));
     }
 
     /// For a store that lost its state: assumes that every window was just filled, and pauses for its length. Appointments
@@ -377,63 +256,30 @@ impl Account {
     /// from some time on, so one pass over them is enough.
     fn earliest(&self, now: u64, tokens: u64) -> Result<u64, u64> {
         let mut at = now.max(self.newest).max(self.paused_until);
-        if let Some(requests) = &self.requests {
-            at = requests.minute.earliest(requests.pace.earliest(at), 1);
-            if let Some(short) = &requests.short {
-                at = short.earliest(at, 1);
-            }
-        }
+        at = self.requests.earliest(at, 1);
         if let Some(limit) = &self.tokens {
-            at = limit.minute.earliest(limit.pace.earliest(at), tokens);
+            at = limit.earliest(at, tokens);
         }
         self.day.as_ref().map_or(Ok(at), |day| day.place(at))
     }
 
     fn book(&mut self, at: u64, tokens: u64) {
         self.newest = at;
-        self.log(at, tokens);
-        if let Some(requests) = &mut self.requests {
-            requests.pace.take(at, 1);
-        }
-        if let Some(limit) = &mut self.tokens {
-            limit.pace.take(at, tokens);
-        }
+        self.taken(tokens).for_each(|(limit, amount)| limit.take(at, amount));
         if let Some(day) = &mut self.day {
             day.take(at);
         }
     }
 
-    fn log(&mut self, at: u64, tokens: u64) {
-        if let Some(requests) = &mut self.requests {
-            requests.since = if requests.since == 0 { at } else { requests.since };
-            requests.learned.called(at);
-            requests.minute.add(at, 1);
-            if let Some(short) = &mut requests.short {
-                short.add(at, 1);
-            }
-        }
-        if let Some(limit) = &mut self.tokens {
-            limit.since = if limit.since == 0 { at } else { limit.since };
-            limit.learned.called(at);
-            limit.minute.add(at, tokens.min(limit.declared));
-        }
-    }
-
     /// When the next caller turned away finds room in the queue: one after the other, at the pace of the account.
     fn turn_away(&mut self, now: u64, tokens: u64) -> u64 {
-        let requests = self.requests.as_ref().map_or(0, |limit| MINUTE / limit.minute.limit().max(1));
-        let tokens =
-            self.tokens.as_ref().map_or(0, |limit| tokens.saturating_mul(MINUTE) / limit.minute.limit().max(1));
+        let requests = MINUTE / self.requests.per_minute().max(1);
+        let tokens = self.tokens.as_ref().map_or(0, |limit| tokens.saturating_mul(MINUTE) / limit.per_minute().max(1));
         let behind = self.turned_away.saturating_add(requests.max(tokens));
         let freed = behind.max(self.newest.saturating_sub(HORIZON));
         self.turned_away = freed.min(now + LONGEST_ABSENCE).max(now + 1);
         self.turned_away
     }
-}
-
-/// Thousandths of its limit.
-fn fill(used: u64, log: &WindowLog) -> u64 {
-    used.saturating_mul(1_000) / log.limit().max(1)
 }
 
 #[cfg(test)]
@@ -923,7 +769,11 @@ mod tests {
                     let of =
                         [Scarce::Unknown, Scarce::Requests, Scarce::Tokens][usize::try_from(random.below(3)).unwrap()];
                     let per_minute = (random.below(2) == 0).then(|| random.below(2_000));
-                    let refusal = Refusal { ago: random.below(2 * SECOND), limit: NamedLimit { of, per_minute } };
+                    let refusal = Refusal {
+                        ago: random.below(2 * SECOND),
+                        tokens: random.below(100_000),
+                        limit: NamedLimit { of, per_minute },
+                    };
                     self.account.refused(self.now, refusal);
                 }
                 Step::ClockBack(time) => {

@@ -47,11 +47,16 @@ impl WindowLog {
         self.limit = limit;
     }
 
-    /// What still counts at `now`.
-    pub fn held(&self, now: u64) -> u64 {
-        let counts = |bucket: &u64| (bucket + 1) * self.width + self.reach > now;
-        let held = (self.oldest()..=self.head).filter(counts).map(|bucket| self.counts[self.slot(bucket)]);
-        held.fold(0, u64::saturating_add)
+    /// What was counted after `from` and up to `to`, to within a bucket, as far as it is still known.
+    pub fn within(&self, from: u64, to: u64) -> u64 {
+        let buckets = self.oldest().max(from / self.width + 1)..=self.head.min(to / self.width);
+        buckets.map(|bucket| self.counts[self.slot(bucket)]).fold(0, u64::saturating_add)
+    }
+
+    /// The limit under which `amount` passes, where all that is allowed is asked for.
+    pub fn allowing(&self, amount: u64) -> u64 {
+        let stretch = u128::from(self.width * BUCKETS);
+        u64::try_from(u128::from(amount) * u128::from(self.reach + self.width) / stretch).unwrap_or(u64::MAX)
     }
 
     /// How long an entry may matter, in microseconds.

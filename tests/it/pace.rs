@@ -78,7 +78,7 @@ pub(crate) fn used(prefix: &str, case: Case) -> Used {
         .declared
         .map_or_else(String::new, |n| format!("requests_per_minute = {n}\ntokens_per_minute = {TOKENS}\n"));
     let config = format!(
-        "[worker]\nconcurrency = {}\n[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\n{declared}",
+        "[retry]\nbase_ms = 500\nmax_ms = 60000\n[worker]\nconcurrency = {}\n[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\n{declared}",
         case.requests / 30 / case.workers as u64
     );
     let start = || bench.worker(&work, &sim).without("OPENAI_API_KEY").config(&config).spawn();

@@ -72,8 +72,9 @@ fn limits() -> impl Strategy<Value = Limits> {
 fn refusals() -> impl Strategy<Value = (u64, Refusal)> {
     let of = prop_oneof![Just(Scarce::Unknown), Just(Scarce::Requests), Just(Scarce::Tokens)];
     let told = prop_oneof![4 => Just(None), 1 => (0_u64..3_000).prop_map(Some), 1 => Just(Some(u64::MAX >> 12))];
-    (0..2 * SECOND, 0..3 * SECOND, of, told)
-        .prop_map(|(pause, ago, of, per_minute)| (pause, Refusal { ago, limit: NamedLimit { of, per_minute } }))
+    (0..2 * SECOND, 0..3 * SECOND, 0_u64..200_000, of, told).prop_map(|(pause, ago, tokens, of, per_minute)| {
+        (pause, Refusal { ago, tokens, limit: NamedLimit { of, per_minute } })
+    })
 }
 
 /// Batches, each with the time that passes before it.
@@ -184,6 +185,25 @@ fn the_script_gives_the_appointments_of_the_model_over_random_histories() {
 }
 
 #[tokio::test]
+async fn the_script_learns_what_the_model_learns_in_an_hour_of_calls_and_refusals() {
+    for (name, requests, tokens) in
+        [("requests", Some(600), None), ("both", Some(600), Some(60_000)), ("none", None, None)]
+    {
+        let limits =
+            Limits { requests_per_minute: requests, tokens_per_minute: tokens, spread_seconds: 10.0, ..unlimited() };
+        // Many refusals at first, then a few whatever the rate, then none, then many again.
+        let refused = |n: usize| [[9, 3, 1, 0, 0, 7][n / 60], 0][usize::from(n % 5 > 2)];
+        let batch = |n: usize| {
+            let limit = NamedLimit { of: [Scarce::Requests, Scarce::Tokens, Scarce::Unknown][n % 3], per_minute: None };
+            let refusal = Event::Refused { pause: 0, refusal: Refusal { ago: 200_000, tokens: 900, limit } };
+            let calls = (0..90).map(|n| Event::Reserve { tokens: 100 + n * 7 });
+            (10 * SECOND, std::iter::repeat_n(refusal, refused(n)).chain(calls).collect())
+        };
+        compare(&books(&format!("hour-{name}")), limits, &(0..360).map(batch).collect::<Vec<_>>()).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_declaration_that_was_lowered_is_kept_to_whatever_was_learned_under_the_old_one() {
     let books = books("lowered");
     let minute = |n| Account::new(Limits { requests_per_minute: Some(n), ..unlimited() });
@@ -197,7 +217,7 @@ async fn a_declaration_that_was_lowered_is_kept_to_whatever_was_learned_under_th
     };
     let go = Answer::Go { delay: Duration::ZERO };
     let limit = NamedLimit { of: Scarce::Requests, per_minute: Some(5_000) };
-    let learned = Step::Refused(Duration::ZERO, Refusal { ago: 0, limit });
+    let learned = Step::Refused(Duration::ZERO, Refusal { ago: 0, tokens: 0, limit });
     one(&books.at(START), &minute(6_000), 0, learned).await;
     assert_eq!(delays(&minute(6_000), SECOND).await, vec![go.clone(); 8], "bursts of 60");
     let lowered = delays(&minute(60), 200 * SECOND).await;

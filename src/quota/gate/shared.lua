@@ -63,12 +63,13 @@ local function remove(l, at, amount)
     l.t = math.max(0, l.t - taken)
   end
 end
-local function in_use(l, field)
-  local held = 0
-  for bucket = oldest(l), l.h do
-    if (bucket + 1) * l.w + l.reach > now then held = held + l.c[bucket % l.n + 1] end
+-- What was counted after `from` and up to `to`.
+local function within(l, from, to)
+  local sum = 0
+  for bucket = math.max(oldest(l), math.floor(from / l.w) + 1), math.min(l.h, math.floor(to / l.w)) do
+    sum = sum + l.c[bucket % l.n + 1]
   end
-  return math.floor(held * 60000000 / math.min(math.max(now - get(field .. '.since'), 5000000), 60000000))
+  return sum
 end
 local function earliest(l, from, amount)
   local at, held = from, l.t
@@ -82,9 +83,7 @@ local function earliest(l, from, amount)
   end
   return at
 end
--- Requests that are not declared are measured from their first refusal on.
 local function log(field, at)
-  if N[at] == 0 and not (field == 'm' and get('r.since') > 0) then return nil end
   local l = { field = field, limit = N[at], reach = N[at + 1], w = N[at + 2], n = N[at + 3], h = 0, t = 0, c = {} }
   for i = 1, l.n do l.c[i] = 0 end
   local kept = A[field] and cmsgpack.unpack(A[field])
@@ -103,11 +102,14 @@ local function keep(l)
   if l then changed[l.field] = cmsgpack.pack({ h = l.h, t = l.t, w = l.w, c = l.c }) end
 end
 
-local minute, short, volume = log('m', 3), log('s', 7), log('v', 14)
+-- Requests that are not declared are measured all the same.
+local minute = log('m', 3)
+local short, volume = N[7] > 0 and log('s', 7) or nil, N[14] > 0 and log('v', 14) or nil
 
 -- Then every window counts as just filled.
 if lost then
-  local reach = math.max(minute and minute.reach or 0, volume and volume.reach or 0)
+  local limited = N[3] > 0 or volume or get('r.allowed') > 0
+  local reach = limited and minute.reach or 0
   lost = reach > 0
   set('paused', math.max(get('paused'), now + reach))
 end
@@ -121,7 +123,6 @@ local requests, volumes = pace('pr', 11), pace('pv', 18)
 
 -- What refusals taught, as learn.rs has it; of requests ('r') and of tokens ('t'), in thousandths.
 local ONE, MOST, MINUTE = 1000, 10000000000, 60000000
-local CUTS = { 3, 6, 12, 25, 50 }
 local DECLARED = { r = N[3], t = N[14] }
 local function learned(of)
   local allowed = get(of .. '.allowed')
@@ -131,13 +132,11 @@ local function learned(of)
   return math.max(1, math.min(declared, math.floor(allowed / ONE)))
 end
 local function apply()
-  if minute then
-    local n = learned('r') or (N[3] > 0 and N[3]) or MOST
-    minute.limit, requests.rate = n, math.max(1, n)
-    if short then short.limit = n == N[3] and N[7] or math.max(1, math.floor(N[7] * n / N[3])) end
-  end
+  local n = learned('r') or (N[3] > 0 and N[3]) or MOST
+  minute.limit, requests.rate = n, math.max(1, n)
+  if short then short.limit = math.min(N[7], math.max(12, math.floor(N[7] * n / N[3]))) end
   if volume then
-    local n = learned('t') or N[14]
+    n = learned('t') or N[14]
     volume.limit, volumes.rate = n, math.max(1, n)
   end
 end
@@ -146,12 +145,24 @@ local function current(of)
   if declared > 0 then return (allowed > 0 and math.min(allowed, declared * ONE)) or declared * ONE end
   return allowed > 0 and allowed or nil
 end
-local function learn(of, sent, used, told)
-  if get(of .. '.cut') > 0 and sent < get(of .. '.cut') + MINUTE / 6 then return end
+local LOGS, REFUSED = { r = { minute, 'mr', 3 }, t = { volume, 'vr', 14 } }, {}
+local function to_minute(of, amount, at)
+  return math.floor(amount * MINUTE / math.min(math.max(at - get(of .. '.since'), 1000000), MINUTE))
+end
+local function in_use(of) return to_minute(of, within(LOGS[of][1], math.max(0, now - MINUTE), math.huge), now) end
+local function settles(of, sent) return get(of .. '.cut') > 0 and sent < get(of .. '.cut') + MINUTE / 6 end
+local function refused(of, sent, amount, told)
+  local taken, field, at = unpack(LOGS[of])
+  REFUSED[of] = REFUSED[of] or log(field, at)
+  if DECLARED[of] > 0 then amount = math.min(amount, DECLARED[of]) end
+  add(REFUSED[of], sent, amount)
+  local from = math.max(0, sent - MINUTE)
+  local passed = to_minute(of, math.max(0, within(taken, from, sent) - within(REFUSED[of], from, sent)), sent)
+  -- What passes is less than what is allowed, by what the logs keep back.
+  local tight = of == 'r' and short or taken
+  passed = math.floor(passed * (tight.reach + tight.w) / (tight.w * 250))
+  if settles(of, sent) then return end
   set(of .. '.refusals', get(of .. '.refusals') + 1)
-  local again = get(of .. '.cut') > 0 and now < get(of .. '.cut') + MINUTE
-  local many = get(of .. '.refusals') >= 3 and get(of .. '.refusals') * 100 >= get(of .. '.calls') * 8
-  if again and not many then return end
   local now_allowed = current(of)
   local least = math.max(math.floor(math.min(DECLARED[of], MOST) * ONE / 20), ONE)
   told = told > 0 and told <= MOST and math.max(told, math.ceil(least / ONE)) or nil
@@ -162,37 +173,53 @@ local function learn(of, sent, used, told)
   if told and (not now_allowed or told * ONE < now_allowed) then
     set(of .. '.wall', told * ONE)
     set(of .. '.allowed', told * ONE)
-    set(of .. '.cuts', 0)
+    set(of .. '.sure', 1)
   else
-    set(of .. '.cuts', again and math.min(get(of .. '.cuts') + 1, 4) or 0)
-    used = math.min(math.max(used, 1), MOST) * ONE
-    local wall = now_allowed or used
-    if now_allowed and many then wall = math.min(now_allowed, math.max(used, math.floor(now_allowed / 2))) end
+    local measuring = get(of .. '.cut') > 0 and now < get(of .. '.cut') + MINUTE
+    local enough = measuring and 80 or math.max(10, 2 * get(of .. '.noise'))
+    local refusals = get(of .. '.refusals')
+    if refusals < 3 or refusals * ONE < math.max(get(of .. '.calls'), 300) * enough then return end
+    local wall = math.min(math.max(passed, 1), MOST) * ONE
+    if now_allowed then wall = math.min(now_allowed, math.max(wall, math.floor(now_allowed / 2))) end
     set(of .. '.wall', wall)
-    set(of .. '.allowed', math.max(wall - math.floor(wall * CUTS[get(of .. '.cuts') + 1] / 100), least))
+    set(of .. '.allowed', math.max(wall - math.floor(wall * 3 / 100), least))
+    set(of .. '.sure', sent >= get(of .. '.since') + MINUTE and 1 or 0)
   end
-  set(of .. '.calls', 0)
-  set(of .. '.refusals', 0)
   set(of .. '.cut', now)
   set(of .. '.raised', now)
   set(of .. '.raises', 0)
+  set(of .. '.counted', now)
+  set(of .. '.calls', 0)
+  set(of .. '.refusals', 0)
+  set(of .. '.fresh', 1)
 end
 local function called(of, at)
-  if get(of .. '.cut') > 0 and at >= get(of .. '.cut') + MINUTE / 6 then set(of .. '.calls', get(of .. '.calls') + 1) end
+  if settles(of, at) then return end
+  local calls = get(of .. '.calls')
+  if calls >= 300 and at >= get(of .. '.counted') + MINUTE then
+    local share = math.floor(get(of .. '.refusals') * ONE / calls)
+    local measured = get(of .. '.fresh') == 1 and get(of .. '.sure') == 1
+    set(of .. '.noise', math.min(share, measured and 80 or get(of .. '.noise')))
+    set(of .. '.counted', at)
+    set(of .. '.refusals', 0)
+    set(of .. '.fresh', 0)
+    calls = 0
+  end
+  set(of .. '.calls', calls + 1)
 end
-local function raise(of, l)
+local function raise(of)
   local allowed, wall = get(of .. '.allowed'), get(of .. '.wall')
   if allowed == 0 or now < get(of .. '.raised') + MINUTE / 6 then return end
   set(of .. '.raised', now)
-  if math.min(in_use(l, of), MOST) * 10 < learned(of) * 8 then return end
+  if math.min(in_use(of), MOST) * 10 < learned(of) * 8 then return end
   local step
-  if allowed * 100 < wall * 95 then
-    step = math.floor(wall / 30)
-  elseif allowed * 100 <= wall * 105 then
+  if allowed * 1000 < wall * 995 then
+    step = math.floor(wall / 200)
+  elseif allowed * 1000 <= wall * 1005 then
     step = math.floor(wall / 1200)
   else
-    set(of .. '.raises', math.min(get(of .. '.raises') + 1, 10))
-    step = math.min(math.floor(allowed / 1200) * 2 ^ get(of .. '.raises'), math.floor(allowed / 10))
+    set(of .. '.raises', math.min(get(of .. '.raises') + 1, 60))
+    step = math.floor(allowed / 600) * get(of .. '.raises')
   end
   local believed = get(of .. '.told') > 0 and now < get(of .. '.heard') + 60 * MINUTE
   allowed = math.max(allowed, math.min(allowed + math.max(step, 50), (believed and get(of .. '.told') or MOST) * ONE))
@@ -264,15 +291,13 @@ local function away()
 end
 
 local function appoint(tokens)
-  if minute then raise('r', minute) end
-  if volume then raise('t', volume) end
+  raise('r')
+  if volume then raise('t') end
   local at, why = away()
   if at then return nil, at, why end
   at = math.max(now, get('newest'), get('paused'))
-  if minute then
-    at = earliest(minute, not_before(requests, at), 1)
-    if short then at = earliest(short, at, 1) end
-  end
+  at = earliest(minute, not_before(requests, at), 1)
+  if short then at = earliest(short, at, 1) end
   if volume then at = earliest(volume, not_before(volumes, at), tokens) end
   if per_day > 0 then
     local there, full = place(at)
@@ -280,20 +305,18 @@ local function appoint(tokens)
     at = there
   end
   if get('newest') > now + horizon then
-    local by_requests = minute and math.floor(60000000 / minute.limit) or 0
+    local by_requests = math.floor(60000000 / minute.limit)
     local by_tokens = volume and math.floor(tokens * 60000000 / volume.limit) or 0
     local freed = math.max(get('turned') + math.max(by_requests, by_tokens), get('newest') - horizon)
     set('turned', math.max(math.min(freed, now + longest), now + 1))
     return nil, get('turned'), HORIZON
   end
   set('newest', at)
-  if minute then
-    if get('r.since') == 0 then set('r.since', at) end
-    called('r', at)
-    add(minute, at, 1)
-    if short then add(short, at, 1) end
-    take(requests, at, 1)
-  end
+  if get('r.since') == 0 then set('r.since', at) end
+  called('r', at)
+  add(minute, at, 1)
+  if short then add(short, at, 1) end
+  take(requests, at, 1)
   if volume then
     if get('t.since') == 0 then set('t.since', at) end
     called('t', at)
@@ -305,11 +328,9 @@ local function appoint(tokens)
 end
 
 local function give_back(at, reserved)
-  if minute then
-    remove(minute, at, 1)
-    if short then remove(short, at, 1) end
-    recover(requests, short or minute)
-  end
+  remove(minute, at, 1)
+  if short then remove(short, at, 1) end
+  recover(requests, short or minute)
   if volume then
     remove(volume, at, reserved)
     recover(volumes, volume)
@@ -453,20 +474,16 @@ function take.back(id)
   close(call, 0, false, 0)
   return { 1 }
 end
--- A refusal for being too fast: the pause, how long ago the call was sent, what there was too much of, the limit named.
-function take.refused(_, pause, ago, of, told)
+-- A refusal for being too fast: the pause, how long ago the call was sent, its tokens, what there was too much of, the limit
+-- named.
+function take.refused(_, pause, ago, tokens, of, told)
   set('paused', math.max(get('paused'), now + pause))
   local sent = math.max(0, now - ago)
-  local full = function(l, field) return math.floor(in_use(l, field) * 1000 / math.max(1, l.limit)) end
-  local of_tokens = volume and of ~= 'requests'
-    and (of == 'tokens' or not minute or full(minute, 'r') < full(volume, 't'))
-  if of_tokens then
-    learn('t', sent, in_use(volume, 't'), told)
-  elseif not minute then
-    set('r.since', now)
-    minute = log('m', 3)
-  elseif N[3] > 0 or sent >= get('r.since') then
-    learn('r', sent, in_use(minute, 'r'), told)
+  local function fill(of, l) return math.floor(in_use(of) * 1000 / math.max(1, l.limit)) end
+  if volume and (of == 'tokens' or of ~= 'requests' and fill('t', volume) > fill('r', minute)) then
+    refused('t', sent, tokens, told)
+  else
+    refused('r', sent, 1, told)
   end
   apply()
   return { 1 }
@@ -486,9 +503,7 @@ reap()
 local answers = {}
 for i, step in ipairs(steps) do answers[i] = take[step[1]](unpack(step, 2)) end
 
-keep(minute)
-keep(short)
-keep(volume)
+for _, l in pairs({ minute, short, volume, REFUSED.r, REFUSED.t }) do keep(l) end
 -- A list that is long goes in pieces that the interpreter's stack holds.
 local function write(command, key, list)
   for i = 1, #list, 200 do redis.call(command, key, unpack(list, i, math.min(i + 199, #list))) end

@@ -286,13 +286,13 @@ impl Step {
             }
             Self::Back { id } => json!(["back", id]),
             Self::Pause(pause) => json!(["pause", "", micros(*pause)]),
-            Self::Refused(pause, Refusal { ago, limit: NamedLimit { of, per_minute } }) => {
+            Self::Refused(pause, Refusal { ago, tokens, limit: NamedLimit { of, per_minute } }) => {
                 let of = match of {
                     Scarce::Unknown => "unknown",
                     Scarce::Requests => "requests",
                     Scarce::Tokens => "tokens",
                 };
-                json!(["refused", "", micros(*pause), ago, of, per_minute.unwrap_or(0)])
+                json!(["refused", "", micros(*pause), ago, tokens, of, per_minute.unwrap_or(0)])
             }
             Self::Park => json!(["park", ""]),
             Self::Away => json!(["away", ""]),
