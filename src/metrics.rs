@@ -22,6 +22,7 @@ use crate::lock::lock;
 use crate::media::Stats;
 use crate::price::Nano;
 use crate::provider::Role;
+use crate::quota::Scarce;
 use crate::record::{ByTry, Status};
 
 /// Pairs of provider and model that are counted apart; further ones are "other".
@@ -233,6 +234,11 @@ impl Metrics {
     /// A reservation was refused, for this: a word of ours.
     pub fn refused(&self, reason: &'static str) {
         self.inner.families.refusals.with_label_values(&[reason]).inc();
+    }
+
+    /// A limit turned out lower than was known.
+    pub fn limit_cut(&self, limit: Scarce) {
+        self.inner.families.cuts.with_label_values(&[limit.name()]).inc();
     }
 
     /// What media have done since `before`.

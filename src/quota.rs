@@ -82,6 +82,15 @@ pub struct NamedLimit {
     pub per_minute: Option<u64>,
 }
 
+/// A limit that turned out lower than was known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Which one.
+    pub of: Scarce,
+    /// What is used of it per minute from now on.
+    pub per_minute: u64,
+}
+
 /// What there was too much of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Scarce {
@@ -92,6 +101,17 @@ pub enum Scarce {
     Requests,
     /// Tokens per minute.
     Tokens,
+}
+
+impl Scarce {
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+        }
+    }
 }
 
 /// The right to send one request, at one time.

@@ -369,11 +369,11 @@ async fn meet(
     sent: Option<(Instant, u64)>,
     failures: &mut Failures,
 ) -> Result<Duration, NoReply> {
-    let answered =
-        !matches!(error.kind, CallErrorKind::Unavailable | CallErrorKind::Throttled | CallErrorKind::DayExhausted);
-    if let Some((sent, _)) = sent.filter(|_| answered) {
-        account.breaker.well(sent);
+    if let Some((sent, _)) = sent.filter(|_| error.kind != CallErrorKind::Unavailable) {
         line.answers();
+        if !matches!(error.kind, CallErrorKind::Throttled | CallErrorKind::DayExhausted) {
+            account.breaker.well(sent);
+        }
     }
     match error.kind {
         CallErrorKind::Unavailable | CallErrorKind::FileNotReady => {
@@ -409,7 +409,11 @@ async fn meet(
             match sent {
                 Some((sent, tokens)) => {
                     let ago = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
-                    live.gate.refused(&account.spec, pause, Refusal { ago, tokens, limit: error.limit }).await;
+                    let refusal = Refusal { ago, tokens, limit: error.limit };
+                    if let Some(cut) = live.gate.refused(&account.spec, pause, refusal).await {
+                        live.meter.cut(cut.of);
+                        account.tell_of(cut, Instant::now());
+                    }
                 }
                 None => live.gate.pause(&account.spec, pause).await,
             }

@@ -12,7 +12,11 @@ use crate::lock::lock;
 use crate::price::{Nano, Price};
 use crate::provider::credentials::Credential;
 use crate::provider::{CallError, Endpoint, Protocol, Request, Usage};
+use crate::quota::Cut;
 use crate::quota::gate::AccountSpec;
+
+/// A call fails at least once in so long while somebody asks: twice the longest pause between two rounds of attempts.
+const SILENCE: Duration = Duration::from_mins(20);
 
 /// One model of one provider, with all that is needed to ask it.
 #[derive(Debug)]
@@ -28,8 +32,8 @@ pub struct Line {
     told_until: Mutex<Option<Instant>>,
     /// Until when it has been told that others are asked in its place.
     gave_way_until: Mutex<Option<Instant>>,
-    /// Since when every call of this process has failed.
-    down_since: Mutex<Option<Instant>>,
+    /// From when to when every call of this process has failed.
+    down: Mutex<Option<(Instant, Instant)>>,
 }
 
 /// A credential and the limits it has for one model.
@@ -41,13 +45,35 @@ pub struct Account {
     pub spec: AccountSpec,
     pub(super) refused: OnceLock<String>,
     pub(super) breaker: Breaker,
+    /// When it was told last that the provider allows less than was known.
+    told_cut: Mutex<Option<Instant>>,
+}
+
+/// So long one cut of a limit speaks for those after it, with which the limit is looked for.
+const CUTS_TOLD: Duration = Duration::from_hours(1);
+
+impl Account {
+    /// Says that the provider allows less than was known, where that is news.
+    pub(super) fn tell_of(&self, cut: Cut, now: Instant) {
+        let mut told = lock(&self.told_cut);
+        if told.is_none_or(|told| now >= told + CUTS_TOLD) {
+            *told = Some(now);
+            let (account, per_minute, of) = (&self.spec.name, cut.per_minute, cut.of.name());
+            tracing::warn!(%account, per_minute, "calls are refused: fewer {of} per minute are used, and bit by bit more; see [[limits]]");
+        }
+    }
 }
 
 impl Line {
     /// A model with its accounts.
     pub fn new(endpoint: Endpoint, price: Price, accounts: Vec<(Credential, AccountSpec)>) -> Self {
-        let account =
-            |(credential, spec)| Account { credential, spec, refused: OnceLock::new(), breaker: Breaker::default() };
+        let account = |(credential, spec)| Account {
+            credential,
+            spec,
+            refused: OnceLock::new(),
+            breaker: Breaker::default(),
+            told_cut: Mutex::default(),
+        };
         let accounts = accounts.into_iter().map(account).collect();
         Self {
             endpoint,
@@ -56,7 +82,7 @@ impl Line {
             next: AtomicUsize::new(0),
             told_until: Mutex::default(),
             gave_way_until: Mutex::default(),
-            down_since: Mutex::default(),
+            down: Mutex::default(),
         }
     }
 
@@ -96,19 +122,22 @@ impl Line {
         }
     }
 
-    /// A call failed, since the provider is away.
+    /// A call failed, since the provider is away. A time in which nobody asked is no outage: it begins anew.
     pub(super) fn fails(&self, now: Instant) {
-        lock(&self.down_since).get_or_insert(now);
+        let mut down = lock(&self.down);
+        let since = down.filter(|&(_, last)| now < last + SILENCE).map_or(now, |(since, _)| since);
+        *down = Some((since, now));
     }
 
-    /// A call was answered.
+    /// A call was answered, if only with a refusal.
     pub(super) fn answers(&self) {
-        *lock(&self.down_since) = None;
+        *lock(&self.down) = None;
     }
 
-    /// How long the provider has answered nobody; zero: it does.
+    /// How long the provider has answered nobody; zero: it does, or nobody asks.
     pub(super) fn down_for(&self, now: Instant) -> Duration {
-        lock(&self.down_since).map_or(Duration::ZERO, |since| now.duration_since(since))
+        let down = lock(&self.down).filter(|&(_, last)| now < last + SILENCE);
+        down.map_or(Duration::ZERO, |(since, _)| now.duration_since(since))
     }
 
     /// Whether a back-off of `pause` is news: one call tells for all that wait meanwhile.
@@ -167,5 +196,28 @@ impl Cost {
             Protocol::Gemini => usage.input_tokens,
             Protocol::Openai => usage.input_tokens.saturating_add(u64::from(self.max_output)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn an_outage_ends_with_any_answer_and_with_a_time_in_which_nobody_asked() {
+        let config = config::load(&[], &[]).unwrap().config;
+        let price = config.prices.find(Protocol::Gemini, "gemini-2.5-flash").unwrap().clone();
+        let line = Line::new(config.providers["gemini"].endpoint.clone(), price, Vec::new());
+        let (start, minute) = (Instant::now(), Duration::from_mins(1));
+        assert_eq!(line.down_for(start), Duration::ZERO);
+        line.fails(start);
+        line.fails(start + 10 * minute);
+        assert_eq!(line.down_for(start + 12 * minute), 12 * minute);
+        assert_eq!(line.down_for(start + 60 * minute), Duration::ZERO, "nobody asks");
+        line.fails(start + 60 * minute);
+        assert_eq!(line.down_for(start + 61 * minute), minute);
+        line.answers();
+        assert_eq!(line.down_for(start + 61 * minute), Duration::ZERO);
     }
 }

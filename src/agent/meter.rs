@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::price::Nano;
 use crate::provider::{CallErrorKind, Role, Usage};
+use crate::quota::Scarce;
 
 /// Counts calls. Clones count together.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +57,10 @@ impl Meter {
         self.with(|metrics| metrics.refused(reason));
     }
 
+    pub(super) fn cut(&self, limit: Scarce) {
+        self.with(|metrics| metrics.limit_cut(limit));
+    }
+
     pub(super) fn stored(&self, first: bool) {
         self.with(|metrics| if first { metrics.reply_stored() } else { metrics.duplicate_reply() });
     }
@@ -101,6 +106,7 @@ impl Meter {
     pub(super) fn waited(&self) {}
     pub(super) fn reserved(&self, _: Duration) {}
     pub(super) fn refused(&self, _: &'static str) {}
+    pub(super) fn cut(&self, _: Scarce) {}
     pub(super) fn stored(&self, _: bool) {}
     pub(super) fn redirected(&self) {}
     pub(super) fn held(&self, _: usize) {}

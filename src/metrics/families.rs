@@ -37,6 +37,7 @@ pub(super) struct Families {
     pub(super) quota_wait: Histogram,
     pub(super) reservations: IntCounter,
     pub(super) refusals: IntCounterVec,
+    pub(super) cuts: IntCounterVec,
     pub(super) media: IntCounterVec,
     pub(super) fetched: IntCounter,
     pub(super) deliveries: IntCounterVec,
@@ -89,6 +90,8 @@ impl Families {
             quota_wait: add.histogram("quota_wait_seconds", "Waits for an appointment with a provider.", &WAIT_SECONDS)?,
             reservations: add.counter("quota_reservations_total", "Reservations of requests, tokens and money that were given.")?,
             refusals: add.counters("quota_refusals_total", "Reservations that were refused, by reason.", &["reason"])?,
+            cuts: add.counters("quota_cuts_total",
+                "Times that a provider's refusals showed a limit to be lower than was known, by limit (requests, tokens).", &["limit"])?,
             media: add.counters("media_sources_total", "Sources, by what was done with them (hashed, probed, decoded, clips, \
                 found_in_memory, found_on_disk, downloaded, unchanged).", &["what"])?,
             fetched: add.counter("media_fetched_bytes_total", "Bytes of sources fetched.")?,

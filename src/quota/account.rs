@@ -6,7 +6,7 @@
 //! time of its own to come back, so that a parked fleet does not come back at once.
 
 use crate::quota::{
-    Answer, Appointment, HORIZON, LONGEST_ABSENCE, Limits, MINUTE, Refusal, Scarce, Why,
+    Answer, Appointment, Cut, HORIZON, LONGEST_ABSENCE, Limits, MINUTE, Refusal, Scarce, Why,
     day::{self, DayCount, GUARD},
     limit::Limit,
     margins::{short_window, tolerance},
@@ -172,7 +172,8 @@ impl Account {
     }
 
     /// A refusal of a call that was sent, for being too fast, at `now`: what it says of the limits is learned.
-    pub fn refused(&mut self, now: u64, refusal: Refusal) {
+    /// Where that cuts one of them, which, and to what per minute.
+    pub fn refused(&mut self, now: u64, refusal: Refusal) -> Option<Cut> {
         let now = self.tick(now);
         let sent = now.saturating_sub(refusal.ago);
         let (requests, said) = (&mut self.requests, refusal.limit);
@@ -180,9 +181,13 @@ impl Account {
             Some(tokens)
                 if said.of == Scarce::Tokens || said.of == Scarce::Unknown && tokens.fill(now) > requests.fill(now) =>
             {
-                tokens.refused(now, sent, refusal.tokens, said.per_minute);
+                let cut = tokens.refused(now, sent, refusal.tokens, said.per_minute);
+                cut.map(|per_minute| Cut { of: Scarce::Tokens, per_minute })
             }
-            _ => requests.refused(now, sent, 1, said.per_minute),
+            _ => {
+                let cut = requests.refused(now, sent, 1, said.per_minute);
+                cut.map(|per_minute| Cut { of: Scarce::Requests, per_minute })
+            }
         }
     }
 
@@ -227,13 +232,6 @@ impl Account {
         }
         let newest = self.newest;
         self.taken(0).for_each(|(limit, _)| limit.restore(newest));
-    }
-
-    /// For a store that lost its state: assumes that every window was just filled, and pauses for its length. Appointments
-    /// of before are [missed](Account::missed). What was used of the day stays unknown.
-    pub fn hold_as_full(&mut self, now: u64) {
-        let now = self.tick(now);
-        self.pause_until(now + self.reach());
     }
 
     fn tick(&mut self, now: u64) -> u64 {
@@ -479,16 +477,6 @@ mod tests {
         }
         assert!(times.iter().all(|&at| at > START && at <= START + LONGEST_ABSENCE));
         assert!(times.windows(2).take(500).all(|pair| pair[1] - pair[0] == 100_000));
-    }
-
-    #[test]
-    fn a_store_that_lost_its_state_lets_nothing_through_for_a_window() {
-        let mut account = Account::new(limits(Some(600), None, None, 10.0));
-        account.hold_as_full(START);
-        let end = START + MINUTE + 400_000;
-        assert_eq!(account.appoint(START, 1), Answer::Later { at: end, why: Why::Paused });
-        assert!(account.missed(&Appointment { at: START + SECOND, tokens: 1 }, START + SECOND));
-        assert_eq!(go(account.appoint(end, 1)).at, end);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use embedded::Embedded;
 pub use super::desk::{Hall, Wait};
 use super::ledger::{End, Ledger, Settlement, Totals};
 pub use super::purse::Ceilings;
-use super::{Limits, Refusal};
+use super::{Cut, Limits, Refusal};
 use crate::fault::Halt;
 use crate::price::Nano;
 use crate::state::StateError;
@@ -232,8 +232,9 @@ impl Gate {
         }
     }
 
-    /// The provider refuses a call as too fast: the account waits, and what that says of its limits is learned.
-    pub async fn refused(&self, spec: &AccountSpec, pause: Duration, refusal: Refusal) {
+    /// The provider refuses a call as too fast: the account waits, and what that says of its limits is learned. Says which
+    /// limit that cuts.
+    pub async fn refused(&self, spec: &AccountSpec, pause: Duration, refusal: Refusal) -> Option<Cut> {
         match &self.books {
             Books::Embedded(books) => books.refused(spec, pause, refusal).await,
             #[cfg(feature = "fleet")]

@@ -84,10 +84,10 @@ impl Learned {
         (self.allowed > 0).then(|| (self.allowed / ONE).max(1))
     }
 
-    /// A refusal, at `now`, of a call that was sent at `sent`; `told`: the limit that the provider names.
-    pub fn refused(&mut self, now: u64, sent: u64, passed: Passed, told: Option<u64>) {
+    /// A refusal, at `now`, of a call that was sent at `sent`; `told`: the limit that the provider names. Whether it cuts.
+    pub fn refused(&mut self, now: u64, sent: u64, passed: Passed, told: Option<u64>) -> bool {
         if self.settles(sent) {
-            return;
+            return false;
         }
         self.refusals += 1;
         let current = self.current();
@@ -102,7 +102,7 @@ impl Learned {
             let measuring = self.cut_at > 0 && now < self.cut_at + MINUTE;
             let enough = if measuring { MANY } else { FEW.max(2 * self.noise) };
             if self.refusals < REFUSALS || self.refusals * ONE < self.calls.max(CALLS) * enough {
-                return;
+                return false;
             }
             let passing = passed.per_minute.clamp(1, MOST) * ONE;
             self.wall = current.map_or(passing, |current| passing.clamp(current / 2, current));
@@ -111,6 +111,7 @@ impl Learned {
         }
         (self.cut_at, self.raised_at, self.raises) = (now, now, 0);
         (self.counted, self.calls, self.refusals, self.fresh) = (now, 0, 0, true);
+        true
     }
 
     /// A call that will be sent at `at`.
@@ -185,7 +186,7 @@ mod tests {
         let now = START + seconds * SECOND;
         let passed = Passed { per_minute: passed, whole: true };
         (0..calls).for_each(|_| limit.called(now));
-        (0..refusals).for_each(|_| limit.refused(now, now, passed, None));
+        (0..refusals).for_each(|_| _ = limit.refused(now, now, passed, None));
         limit.per_minute()
     }
 
@@ -219,7 +220,7 @@ mod tests {
     fn a_share_that_was_measured_before_a_whole_minute_had_passed_is_not_taken_for_granted() {
         let mut limit = Learned::new(Some(1_000));
         let passed = Passed { per_minute: 980, whole: false };
-        (0..3).for_each(|_| limit.refused(START, START, passed, None));
+        (0..3).for_each(|_| _ = limit.refused(START, START, passed, None));
         assert_eq!(limit.per_minute(), Some(950));
         assert_eq!(at(&mut limit, 20, 400, 8, 940), Some(950));
         assert_eq!(at(&mut limit, 80, 1, 3, 940), Some(911));

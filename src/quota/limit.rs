@@ -129,8 +129,9 @@ impl Limit {
         self.pace.correct(reserved, actual);
     }
 
-    /// A refusal, at `now`, of `amount` sent at `sent`; `told`: the limit that the provider names.
-    pub fn refused(&mut self, now: u64, sent: u64, amount: u64, told: Option<u64>) {
+    /// A refusal, at `now`, of `amount` sent at `sent`; `told`: the limit that the provider names. What
+    /// is allowed per minute from now on, where that cuts it.
+    pub fn refused(&mut self, now: u64, sent: u64, amount: u64, told: Option<u64>) -> Option<u64> {
         self.refused.add(sent, amount.min(self.declared.unwrap_or(u64::MAX)));
         let from = sent.saturating_sub(MINUTE);
         let passed = self.minute.within(from, sent).saturating_sub(self.refused.within(from, sent));
@@ -138,8 +139,9 @@ impl Limit {
         let log = self.short.as_ref().map_or(&self.minute, |(short, _)| short);
         let passed =
             Passed { per_minute: log.allowing(self.to_minute(passed, sent)), whole: sent >= self.since + MINUTE };
-        self.learned.refused(now, sent, passed, told);
+        let cut = self.learned.refused(now, sent, passed, told);
         self.apply();
+        cut.then_some(self.per_minute())
     }
 
     /// Raises what was cut, where it is time to.

@@ -101,9 +101,13 @@ pub(crate) fn used(prefix: &str, case: Case) -> Used {
     }
     let (to, last) = at(from + PERIOD * case.periods);
     let (stats, seconds) = (sim.stats(), to.as_secs_f64() - from.as_secs_f64());
+    let mut told = false;
     for worker in workers {
-        assert_eq!(worker.kill().code, None, "there was not work enough");
+        let ended = worker.kill();
+        assert_eq!(ended.code, None, "there was not work enough");
+        told |= ended.stderr.contains("calls are refused: fewer requests per minute are used");
     }
+    assert_eq!(told, stats.limit_violations > 2, "a limit that turns out lower is told of");
     let LimitUse { admitted, refused, peak_requests, .. } = last;
     let (calls, refusals) = (admitted - first.admitted, refused - first.refused);
     // No job is lost to a refusal, nor a try: those that are done had all their calls.

@@ -98,7 +98,7 @@ async fn compare(books: &Books, limits: Limits, batches: &[(u64, Vec<Event>)]) -
     let mut open: Vec<(String, Appointment)> = Vec::new();
     for (number, (pause, events)) in batches.iter().enumerate() {
         now += pause;
-        let (mut steps, mut wanted) = (Vec::new(), Vec::new());
+        let (mut steps, mut wanted, mut cuts) = (Vec::new(), Vec::new(), Vec::new());
         for event in events {
             let (step, answer) = match event {
                 Event::Reserve { tokens } => {
@@ -131,7 +131,7 @@ async fn compare(books: &Books, limits: Limits, batches: &[(u64, Vec<Event>)]) -
                 }
                 Event::Refused { pause, refusal } => {
                     model.pause_until(now + pause);
-                    model.refused(now, *refusal);
+                    cuts.push((steps.len(), model.refused(now, *refusal)));
                     (Step::Refused(Duration::from_micros(*pause), *refusal), None)
                 }
                 Event::Park => {
@@ -150,6 +150,9 @@ async fn compare(books: &Books, limits: Limits, batches: &[(u64, Vec<Event>)]) -
             if let Some(wanted) = wanted {
                 prop_assert_eq!(said.reserved(), wanted, "batch {}", number);
             }
+        }
+        for (step, cut) in cuts {
+            prop_assert_eq!(said[step].cut(), cut, "batch {}", number);
         }
         let wanted = model.away(now).map_or(0, |(at, _)| at - now);
         prop_assert_eq!(said[steps.len() - 1].absence(), Duration::from_micros(wanted), "after batch {}", number);

@@ -19,7 +19,7 @@ use crate::quota::day::DAY;
 use crate::quota::desk::{Desk, Hall, NoAppointment};
 use crate::quota::ledger::{End, Ledger, Settlement, Totals};
 use crate::quota::purse::{Ceilings, Hold, NoHold, Purse, Sent};
-use crate::quota::{Account, Appointment, Refusal, Why, day};
+use crate::quota::{Account, Appointment, Cut, Refusal, Why, day};
 
 /// The books of one run.
 #[derive(Debug)]
@@ -148,13 +148,12 @@ impl Embedded {
         }
     }
 
-    pub(super) async fn refused(&self, spec: &AccountSpec, pause: Duration, refusal: Refusal) {
-        if let Some(desk) = self.accounts.lock().await.get(&spec.name) {
-            let now = self.hall.clock.now();
-            let mut account = lock(&desk.account);
-            account.pause_until(now.saturating_add(micros(pause)));
-            account.refused(now, refusal);
-        }
+    pub(super) async fn refused(&self, spec: &AccountSpec, pause: Duration, refusal: Refusal) -> Option<Cut> {
+        let accounts = self.accounts.lock().await;
+        let now = self.hall.clock.now();
+        let mut account = lock(&accounts.get(&spec.name)?.account);
+        account.pause_until(now.saturating_add(micros(pause)));
+        account.refused(now, refusal)
     }
 
     pub(super) async fn absence(&self, spec: &AccountSpec, stop: &CancellationToken) -> Result<Duration, Halt> {

@@ -161,7 +161,7 @@ local function refused(of, sent, amount, told)
   -- What passes is less than what is allowed, by what the logs keep back.
   local tight = of == 'r' and short or taken
   passed = math.floor(passed * (tight.reach + tight.w) / (tight.w * 250))
-  if settles(of, sent) then return end
+  if settles(of, sent) then return false end
   set(of .. '.refusals', get(of .. '.refusals') + 1)
   local now_allowed = current(of)
   local least = math.max(math.floor(math.min(DECLARED[of], MOST) * ONE / 20), ONE)
@@ -178,7 +178,7 @@ local function refused(of, sent, amount, told)
     local measuring = get(of .. '.cut') > 0 and now < get(of .. '.cut') + MINUTE
     local enough = measuring and 80 or math.max(10, 2 * get(of .. '.noise'))
     local refusals = get(of .. '.refusals')
-    if refusals < 3 or refusals * ONE < math.max(get(of .. '.calls'), 300) * enough then return end
+    if refusals < 3 or refusals * ONE < math.max(get(of .. '.calls'), 300) * enough then return false end
     local wall = math.min(math.max(passed, 1), MOST) * ONE
     if now_allowed then wall = math.min(now_allowed, math.max(wall, math.floor(now_allowed / 2))) end
     set(of .. '.wall', wall)
@@ -192,6 +192,7 @@ local function refused(of, sent, amount, told)
   set(of .. '.calls', 0)
   set(of .. '.refusals', 0)
   set(of .. '.fresh', 1)
+  return true
 end
 local function called(of, at)
   if settles(of, at) then return end
@@ -475,18 +476,19 @@ function take.back(id)
   return { 1 }
 end
 -- A refusal for being too fast: the pause, how long ago the call was sent, its tokens, what there was too much of, the limit
--- named.
+-- named. Says which limit that cuts (1: requests, 2: tokens) and to what.
 function take.refused(_, pause, ago, tokens, of, told)
   set('paused', math.max(get('paused'), now + pause))
   local sent = math.max(0, now - ago)
   local function fill(of, l) return math.floor(in_use(of) * 1000 / math.max(1, l.limit)) end
+  local cut
   if volume and (of == 'tokens' or of ~= 'requests' and fill('t', volume) > fill('r', minute)) then
-    refused('t', sent, tokens, told)
+    cut = refused('t', sent, tokens, told) and { 2, learned('t') }
   else
-    refused('r', sent, 1, told)
+    cut = refused('r', sent, 1, told) and { 1, learned('r') }
   end
   apply()
-  return { 1 }
+  return cut or { 0 }
 end
 function take.pause(_, long)
   set('paused', math.max(get('paused'), now + long))

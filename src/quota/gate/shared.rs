@@ -30,7 +30,7 @@ use crate::price::Nano;
 use crate::quota::clock::micros;
 use crate::quota::desk::Hall;
 use crate::quota::ledger::{End, Totals};
-use crate::quota::{Account, Refusal, Why};
+use crate::quota::{Account, Cut, Refusal, Why};
 use crate::retry::jitter;
 use crate::shared::{Redis, unique};
 use crate::state::StateError;
@@ -273,8 +273,8 @@ impl Shared {
         told(self.clerks.of(spec).take(Step::Pause(pause)).await);
     }
 
-    pub(super) async fn refused(&self, spec: &AccountSpec, pause: Duration, refusal: Refusal) {
-        told(self.clerks.of(spec).take(Step::Refused(pause, refusal)).await);
+    pub(super) async fn refused(&self, spec: &AccountSpec, pause: Duration, refusal: Refusal) -> Option<Cut> {
+        told(self.clerks.of(spec).take(Step::Refused(pause, refusal)).await)?.cut()
     }
 
     pub(super) async fn park(&self, spec: &AccountSpec, hint: Option<Duration>) {
@@ -320,8 +320,7 @@ fn is_limited(account: &Account) -> bool {
 }
 
 /// What cannot be told to the fleet is found out again by the next one who asks the provider.
-fn told(told: Result<clerk::Heard, StateError>) {
-    if let Err(error) = told {
-        tracing::warn!(%error, "the fleet could not be told that an account is away");
-    }
+fn told(told: Result<clerk::Heard, StateError>) -> Option<step::Said> {
+    let told = told.inspect_err(|error| tracing::warn!(%error, "the fleet could not be told that an account is away"));
+    Some(told.ok()?.0)
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::price::Nano;
 use crate::quota::clock::{self, micros};
 use crate::quota::ledger::{End, Totals};
-use crate::quota::{Account, HORIZON, LONGEST_ABSENCE, NamedLimit, Refusal, Scarce, Why, day};
+use crate::quota::{Account, Cut, HORIZON, LONGEST_ABSENCE, NamedLimit, Refusal, Scarce, Why, day};
 use crate::shared::{Redis, Script};
 use crate::state::StateError;
 
@@ -109,7 +109,7 @@ pub enum Step {
     },
     /// Nothing is sent for so long.
     Pause(Duration),
-    /// The same, after a call that was too fast: what that says of the limits is learned.
+    /// The same, after a call that was too fast: what that says of the limits is learned, and told in [`Said::cut`].
     Refused(Duration, Refusal),
     /// Nothing more is sent on this day.
     Park,
@@ -287,12 +287,7 @@ impl Step {
             Self::Back { id } => json!(["back", id]),
             Self::Pause(pause) => json!(["pause", "", micros(*pause)]),
             Self::Refused(pause, Refusal { ago, tokens, limit: NamedLimit { of, per_minute } }) => {
-                let of = match of {
-                    Scarce::Unknown => "unknown",
-                    Scarce::Requests => "requests",
-                    Scarce::Tokens => "tokens",
-                };
-                json!(["refused", "", micros(*pause), ago, tokens, of, per_minute.unwrap_or(0)])
+                json!(["refused", "", micros(*pause), ago, tokens, of.name(), per_minute.unwrap_or(0)])
             }
             Self::Park => json!(["park", ""]),
             Self::Away => json!(["away", ""]),
@@ -318,6 +313,16 @@ impl Said {
                 Answer::Spent { scope, spent: Nano(self.number(2)) }
             }
         }
+    }
+
+    /// Which limit a refusal cuts.
+    pub fn cut(&self) -> Option<Cut> {
+        let of = match self.number(0) {
+            1 => Scarce::Requests,
+            2 => Scarce::Tokens,
+            _ => return None,
+        };
+        Some(Cut { of, per_minute: self.number(1) })
     }
 
     /// How long the account is away.
