@@ -58,7 +58,7 @@ impl Sink {
 
     /// A bucket, by a client that is set up.
     pub fn bucket(client: aws_sdk_s3::Client, bucket: &str, prefix: &str) -> Self {
-        Self::Bucket(Bucket::new(client, bucket, prefix))
+        Self::Bucket(Bucket::new(client, bucket, prefix, std::time::Duration::from_secs(5)))
     }
 
     /// What a file of a run is called in messages.

@@ -17,8 +17,8 @@ use crate::config::Config;
 use crate::provider::failure;
 use crate::provider::http::chain;
 
-/// One request with its whole body: a shard is tens of MB at most.
-const REQUEST: Duration = Duration::from_mins(2);
+/// The slowest way on which a body still moves, in bytes per second: a shard is tens of MB at most.
+const SLOWEST: u64 = 256 * 1024;
 /// A folder that is no run's, and an object in it.
 const PROBE: (&str, &str) = (".aurelia", "probe");
 
@@ -29,6 +29,8 @@ pub struct Bucket {
     name: String,
     /// Empty, or with a slash at its end.
     prefix: String,
+    /// How long an answer may take, bodies left out.
+    first_byte: Duration,
 }
 
 /// Why a request did not do what was asked.
@@ -44,13 +46,13 @@ impl Bucket {
             return Err("collector.output names no bucket: write s3://BUCKET/PREFIX".to_owned());
         }
         let connected = crate::s3::connect(config.store.connect, config.http.extra_ca_file.clone()).await?;
-        Ok(Self::new(connected.client, bucket, prefix))
+        Ok(Self::new(connected.client, bucket, prefix, config.store.first_byte))
     }
 
-    pub(super) fn new(client: aws_sdk_s3::Client, bucket: &str, prefix: &str) -> Self {
+    pub(super) fn new(client: aws_sdk_s3::Client, bucket: &str, prefix: &str, first_byte: Duration) -> Self {
         let prefix = prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Self { client, name: bucket.to_owned(), prefix }
+        Self { client, name: bucket.to_owned(), prefix, first_byte }
     }
 
     pub(super) fn path(&self, run: &str, name: &str) -> String {
@@ -59,7 +61,8 @@ impl Bucket {
 
     pub(super) async fn create(&self, run: &str, name: &str, content: Bytes) -> Result<bool, String> {
         let put = self.client.put_object().bucket(&self.name).key(self.key(run, name)).if_none_match("*");
-        match asked(Box::pin(put.body(ByteStream::from(content)).send())).await {
+        let patience = self.patience(content.len() as u64);
+        match asked(patience, put.body(ByteStream::from(content)).send()).await {
             Ok(_) => Ok(true),
             // 409: another one is creating it just now.
             Err(Refused { status: Some(409 | 412), .. }) => Ok(false),
@@ -75,17 +78,18 @@ impl Bucket {
 
     pub(super) async fn read(&self, run: &str, name: &str) -> Result<Option<(Bytes, Version)>, String> {
         let get = self.client.get_object().bucket(&self.name).key(self.key(run, name));
-        let got = match asked(Box::pin(get.send())).await {
+        let got = match asked(self.first_byte, get.send()).await {
             Ok(got) => got,
             Err(Refused { status: Some(404), message }) if !message.contains("NoSuchBucket") => return Ok(None),
             Err(refused) => return Err(self.failed(run, name, &refused)),
         };
         let version = Version(got.e_tag().unwrap_or_default().to_owned());
         let failed = |why: String| self.failed(run, name, &Refused { status: None, message: why });
-        match timeout(REQUEST, got.body.collect()).await {
+        let patience = self.patience(got.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0));
+        match timeout(patience, got.body.collect()).await {
             Ok(Ok(body)) => Ok(Some((body.into_bytes(), version))),
             Ok(Err(error)) => Err(failed(chain(&error))),
-            Err(_) => Err(failed(late())),
+            Err(_) => Err(failed(late(patience))),
         }
     }
 
@@ -94,7 +98,7 @@ impl Bucket {
         let (mut names, mut more) = (Vec::new(), None);
         loop {
             let list = self.client.list_objects_v2().bucket(&self.name).prefix(&folder);
-            let page = asked(Box::pin(list.set_continuation_token(more).send())).await;
+            let page = asked(self.first_byte, list.set_continuation_token(more).send()).await;
             let page = page.map_err(|refused| self.failed(run, "", &refused))?;
             let keys = page.contents().iter().filter_map(|object| object.key());
             names.extend(keys.filter_map(|key| key.strip_prefix(&folder)).map(str::to_owned));
@@ -107,7 +111,7 @@ impl Bucket {
 
     pub(super) async fn remove(&self, run: &str, name: &str) -> Result<(), String> {
         let delete = self.client.delete_object().bucket(&self.name).key(self.key(run, name));
-        match asked(Box::pin(delete.send())).await {
+        match asked(self.first_byte, delete.send()).await {
             Ok(_) | Err(Refused { status: Some(404), .. }) => Ok(()),
             Err(refused) => Err(self.failed(run, name, &refused)),
         }
@@ -124,7 +128,8 @@ impl Bucket {
             Some(Version(tag)) => put.if_match(tag),
             None => put.if_none_match("*"),
         };
-        match asked(Box::pin(put.body(ByteStream::from(content)).send())).await {
+        let patience = self.patience(content.len() as u64);
+        match asked(patience, put.body(ByteStream::from(content)).send()).await {
             Ok(put) => Ok(Some(Version(put.e_tag().unwrap_or_default().to_owned()))),
             // 404: the one that was known is gone.
             Err(Refused { status: Some(409 | 412), .. }) => Ok(None),
@@ -133,6 +138,11 @@ impl Bucket {
             }
             Err(refused) => Err(self.failed(run, manifest::NAME, &refused)),
         }
+    }
+
+    /// How long a request with a body of so many bytes may take.
+    fn patience(&self, bytes: u64) -> Duration {
+        self.first_byte + Duration::from_secs(bytes / SLOWEST)
     }
 
     fn key(&self, run: &str, name: &str) -> String {
@@ -144,14 +154,17 @@ impl Bucket {
     }
 }
 
-async fn asked<T, E>(request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>) -> Result<T, Refused>
+async fn asked<T, E>(
+    patience: Duration,
+    request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+) -> Result<T, Refused>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let error = match timeout(REQUEST, request).await {
+    let error = match timeout(patience, Box::pin(request)).await {
         Ok(Ok(answer)) => return Ok(answer),
         Ok(Err(error)) => error,
-        Err(_) => return Err(Refused { status: None, message: late() }),
+        Err(_) => return Err(Refused { status: None, message: late(patience) }),
     };
     let status = error.raw_response().map(|response| response.status().as_u16());
     let message = match status {
@@ -161,6 +174,6 @@ where
     Err(Refused { status, message })
 }
 
-fn late() -> String {
-    format!("no answer within {} s", REQUEST.as_secs())
+fn late(patience: Duration) -> String {
+    format!("no answer within {} s", patience.as_secs())
 }
