@@ -29,6 +29,7 @@ servers that report no usage are named and in no sum: no usage is guessed.
 Examples:
   aurelia recost data                                 under the prices of today's configuration
   aurelia recost data --prices new.toml               what if
+  aurelia recost data --batch                         what if replies could wait for a batch
   aurelia recost --run spring --json | jq .all        a fleet's data set, in collector.output
 
 Exit codes: 0 done, 1 the records cannot be read, 2 usage, 64 configuration, or a model without a price.")]
@@ -38,6 +39,9 @@ pub struct RecostArgs {
     /// Prices that come before those of the configuration
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
+    /// As if all calls had been sent as the providers' batches
+    #[arg(long)]
+    batch: bool,
     /// As one JSON object
     #[arg(long)]
     json: bool,
@@ -52,7 +56,7 @@ pub async fn main(args: RecostArgs) -> Result<u8, Failure> {
         let own = prices_of(file).map_err(|mistakes| Failure::setup(mistakes.to_string()))?;
         config.prices.models.splice(0..0, own);
     }
-    let mut sums = Sums::new(&config);
+    let mut sums = Sums::new(&config, args.batch);
     args.set.each(&config, |record| sums.add(record)).await?;
     print_whole(&if args.json { format!("{}\n", as_json(&sums)) } else { visible(&as_text(&sums)) })?;
     Ok(0)

@@ -81,6 +81,11 @@ fn the_money_of_a_run_is_computed_again_under_other_prices_and_no_record_is_touc
     let command = Aurelia::at(&work, "http://127.0.0.1:9").config(&configured).args(["recost", &out, "--json"]);
     assert_eq!(command.args(["--prices", &twice]).run().expect(0).json(), doubled);
 
+    // Half of it, rounded up for each call.
+    let batch = recost(&work, &[&out, "--json", "--batch"], 0).json()["all"]["now_nano_usd"].as_u64().unwrap();
+    let calls = sum(&records, |call| u64::from(!call.cached));
+    assert!((spent..=spent + 2 * calls).contains(&(2 * batch)), "{batch} of {spent}");
+
     let table = recost(&work, &[&out, "--prices", &twice], 0).stdout;
     println!("{table}");
     let money = Nano(spent);
@@ -158,7 +163,9 @@ mod fleet {
     use rustix::process::Signal;
 
     use super::*;
+
     use crate::support::fleet::{Bench, data_set};
+    use crate::support::s3::S3;
 
     #[test]
     fn a_fleets_data_set_is_computed_again_from_its_shards_and_a_spoilt_one_is_refused() {
@@ -191,6 +198,15 @@ mod fleet {
         let by_run = Aurelia::at(&work, "http://127.0.0.1:9").env("AURELIA__COLLECTOR__OUTPUT", &sets);
         let by_run = by_run.args(["recost", "--run", "spring", "--json", "--prices", &twice]).run().expect(0).json();
         assert_eq!(by_run, by_folder);
+        let s3 = S3::start();
+        for file in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            s3.put(&format!("sets/all/spring/{}", file.file_name().unwrap().display()), &fs::read(&file).unwrap());
+        }
+        let by_bucket = s3.told(Aurelia::at(&work, "http://127.0.0.1:9"), "s3://sets/");
+        let by_bucket = by_bucket.env("AURELIA__COLLECTOR__OUTPUT", "s3://sets/all");
+        let by_bucket =
+            by_bucket.args(["recost", "--run", "spring", "--json", "--prices", &twice]).run().expect(0).json();
+        assert_eq!(by_bucket, by_folder);
         let unset = recost(&work, &["--run", "spring"], 64);
         assert!(unset.sentence().contains("collector.output is not set"));
 

@@ -31,6 +31,7 @@ pub(super) struct Line {
 /// The sums of records.
 pub(super) struct Sums<'a> {
     config: &'a Config,
+    batch: bool,
     prices: BTreeMap<(String, String), &'a Price>,
     lines: BTreeMap<(String, String), Line>,
     pub(super) records: u64,
@@ -75,8 +76,9 @@ impl Line {
 }
 
 impl<'a> Sums<'a> {
-    pub(super) fn new(config: &'a Config) -> Self {
-        Self { config, prices: BTreeMap::new(), lines: BTreeMap::new(), records: 0, replayed: 0 }
+    /// Under the prices of `config`; those of batches where `batch` is set.
+    pub(super) fn new(config: &'a Config, batch: bool) -> Self {
+        Self { config, batch, prices: BTreeMap::new(), lines: BTreeMap::new(), records: 0, replayed: 0 }
     }
 
     /// Adds the calls of a record. Errors: one of them has no price.
@@ -93,11 +95,12 @@ impl<'a> Sums<'a> {
                 continue;
             }
             let price = self.price(&model)?;
+            let now = if self.batch { price.cost_batch(&call.usage) } else { price.cost(&call.usage) };
             let line = self.lines.entry(model).or_default();
             line.calls += 1;
             line.usage = line.usage.plus(call.usage);
             line.recorded = line.recorded.saturating_add(Nano(call.cost_nano_usd));
-            line.now = line.now.saturating_add(price.cost(&call.usage));
+            line.now = line.now.saturating_add(now);
         }
         Ok(())
     }
