@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -676,16 +674,6 @@ fn two_collectors_at_one_data_set_keep_every_record_once() {
     set.check(&messages);
 }
 
-/// What a daemon answers: status and body.
-fn page(address: &str, page: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {page} HTTP/1.1\r\nhost: daemon\r\nconnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
-
 #[test]
 fn it_tells_what_it_collected_and_is_ready_only_while_its_output_can_be_written() {
     let bench = Bench::new();
@@ -693,21 +681,16 @@ fn it_tells_what_it_collected_and_is_ready_only_while_its_output_can_be_written(
     // A file is where the folder of data sets should be.
     fs::write(bench.out(), "").unwrap();
     let running = bench.collector("").spawn();
-    let address = until("it says where it listens", || {
-        let said = running.stderr();
-        let (_, rest) = said.split_once("metrics and health at http://")?;
-        rest.split_once('\n').map(|(address, _)| address.to_owned())
-    });
     let ready = |wanted: u16, missing: Value| {
         until("it is ready or not", || {
-            let (status, body) = page(&address, "/readyz");
+            let (status, body) = running.page("/readyz");
             let told: Value = serde_json::from_str(&body).unwrap();
             let names: Vec<&String> = told["missing"].as_object().unwrap().keys().collect();
             (status == wanted && json!(names) == missing).then_some(body)
         })
     };
     println!("{}", ready(503, json!(["output"])));
-    assert_eq!(page(&address, "/healthz").0, 200);
+    assert_eq!(running.page("/healthz").0, 200);
     fs::remove_file(bench.out()).unwrap();
     ready(200, json!([]));
     let messages = accepted("r", 0..10);
@@ -716,7 +699,7 @@ fn it_tells_what_it_collected_and_is_ready_only_while_its_output_can_be_written(
     bench.publish(&messages[..4]);
     bench.publish_raw(vec![("x".to_owned(), b"{".to_vec())]);
     let metrics = until("all is counted", || {
-        let metrics = page(&address, "/metrics").1;
+        let metrics = running.page("/metrics").1;
         let all = ["collected_duplicates_total 4", "collected_dead_total 1"];
         all.iter().all(|line| metrics.contains(&format!("aurelia_{line}\n"))).then_some(metrics)
     });

@@ -206,28 +206,6 @@ fn a_fleet_to_which_everything_happens_has_one_record_of_each_job() {
     println!("{}", chaos("fleet-chaos", 200, faults, 4));
 }
 
-/// A page of a daemon's own server: its status and its text.
-fn page(worker: &Running<'_>, path: &str) -> (u16, String) {
-    use std::io::{Read as _, Write as _};
-    let address = until("it says where its metrics are", || {
-        let said = worker.stderr();
-        let (_, rest) = said.split_once("metrics and health at http://")?;
-        rest.split_once('\n').map(|(address, _)| address.to_owned())
-    });
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
-}
-
-/// A counter of a daemon, all labels together.
-fn counted(worker: &Running<'_>, name: &str) -> f64 {
-    let (_, text) = page(worker, "/metrics");
-    let lines = text.lines().filter(|line| line.starts_with(name));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-}
-
 /// Workers that share clips of a bucket: each fetches each clip once, and together they upload each once.
 pub(crate) fn shared_clips(prefix: &str, jobs: usize, clips: u64, workers: u64) -> String {
     let (sim, work, s3) = (Sim::slow(20), Workdir::new(), S3::start());
@@ -280,25 +258,25 @@ pub(crate) fn cut_off(prefix: &str, jobs: usize, cut: Duration) {
     let through = format!("amqp://guest:guest@127.0.0.1:{}", cable.port());
     let worker = bench.worker(&work, &sim).env("AURELIA__QUEUE__URL", &through).spawn();
     bench.enqueue(&work, RUN, &super::support::corpus(jobs, 2));
-    until("it works", || (sim.received() > 5 && page(&worker, "/readyz").0 == 200).then_some(()));
+    until("it works", || (sim.received() > 5 && worker.page("/readyz").0 == 200).then_some(()));
     cable.darken();
     let began = Instant::now();
-    until("it is not ready", || (page(&worker, "/readyz").0 == 503).then_some(()));
+    until("it is not ready", || (worker.page("/readyz").0 == 503).then_some(()));
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-    assert_eq!(page(&worker, "/healthz").0, 200, "it is not to be restarted");
+    assert_eq!(worker.page("/healthz").0, 200, "it is not to be restarted");
     std::thread::sleep(cut.saturating_sub(began.elapsed()));
     cable.mend();
-    until("it is ready again", || (page(&worker, "/readyz").0 == 200).then_some(()));
+    until("it is ready again", || (worker.page("/readyz").0 == 200).then_some(()));
     let (records, _) = bench.records(jobs);
     // Counted once the broker has confirmed a record, which may be seen before.
     let tries: usize = records.values().map(|message| message.record.tries.len()).sum();
     let accepted = records.values().filter(|message| message.record.status == Status::Accepted).count();
     until("tries are counted", || {
-        let reached = |name: &str, least: usize| counted(&worker, name) >= f64::from(u32::try_from(least).unwrap());
+        let reached = |name: &str, least: usize| worker.metric(name) >= f64::from(u32::try_from(least).unwrap());
         (reached("aurelia_tries_scored_total", tries) && reached("aurelia_tries_accepted_total", accepted))
             .then_some(())
     });
-    assert!(counted(&worker, "aurelia_reconnects_total") >= 1.0);
+    assert!(worker.metric("aurelia_reconnects_total") >= 1.0);
     // A job that was under way at the cut may have been done twice; what it had paid for was read.
     assert_eq!(sim.stats().repeats_of_answered, 0);
 }
@@ -335,18 +313,18 @@ fn daemons_started_before_their_broker_redis_and_bucket_wait_and_go_on_when_thes
     let worker = daemon(env!("CARGO_BIN_EXE_aurelia-worker")).spawn();
     let collector = daemon(env!("CARGO_BIN_EXE_aurelia-collector")).args(["--run", RUN, "--until-complete"]).spawn();
     for running in [&worker, &collector] {
-        until("it is there and not ready", || (page(running, "/readyz").0 == 503).then_some(()));
-        assert_eq!(page(running, "/healthz").0, 200);
+        until("it is there and not ready", || (running.page("/readyz").0 == 503).then_some(()));
+        assert_eq!(running.page("/healthz").0, 200);
     }
     broker.start();
     redis.start();
     until("nothing but its bucket is away", || {
-        let (status, text) = page(&collector, "/readyz");
-        let said: Value = serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()?;
+        let (status, text) = collector.page("/readyz");
+        let said: Value = serde_json::from_str(&text).ok()?;
         (status == 503 && said["missing"].as_object()?.keys().eq(["output"])).then_some(())
     });
     cable.mend();
-    until("it is ready", || (page(&worker, "/readyz").0 == 200).then_some(()));
+    until("it is ready", || (worker.page("/readyz").0 == 200).then_some(()));
     let began = Instant::now();
     let mut collector = collector;
     while !collector.is_over() {

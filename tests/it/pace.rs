@@ -190,6 +190,23 @@ fn a_days_requests_are_used_up_then_jobs_wait_and_go_on_when_it_is_over() {
 }
 
 #[test]
+fn a_worker_works_on_no_more_jobs_at_once_than_its_quota_keeps_busy() {
+    let limits = vec![Limit { model: "*".into(), requests: Some(120), tokens: None, window_ms: 60_000, bare: false }];
+    let settings = Settings { limits, trust_media: true, ..Settings::default() };
+    let (sim, work) = (Sim::start(settings), Workdir::with_clips(1));
+    let bench = Bench::new("pace-slots");
+    enqueue(&bench, &work, &sim, &exhausting(100));
+    let config =
+        "[worker]\nconcurrency = 64\n[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\nrequests_per_minute = 120\n";
+    let worker = bench.worker(&work, &sim).without("OPENAI_API_KEY").config(config).spawn();
+    // Replies come at once: two calls a second keep hardly one job busy.
+    until("few are allowed", || (worker.metric("aurelia_slots") < 10.0).then_some(()));
+    assert!(worker.metric("aurelia_slots_wanted") < 4.0, "nor would more workers do more");
+    assert_eq!(sim.stats().limit_violations, 0);
+    worker.kill();
+}
+
+#[test]
 fn a_store_that_lost_its_tail_holds_an_account_until_every_window_is_over() {
     let limits = vec![Limit { model: "*".into(), requests: Some(300), tokens: None, window_ms: 60_000, bare: false }];
     let latency = Latency::Fixed { ms: 100 };
