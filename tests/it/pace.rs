@@ -242,14 +242,34 @@ fn a_store_that_lost_its_tail_holds_an_account_until_every_window_is_over() {
     drop(workers);
 }
 
+/// Items with a name in common, each with a question of its own.
+fn named(prefix: &str, count: usize) -> Vec<Value> {
+    let item = |item: Value| json!({"id": format!("{prefix}-{}", item["id"]), "video": item["video"], "query": format!("{prefix}: {}", item["query"])});
+    corpus(count, 1).into_iter().map(item).collect()
+}
+
+#[test]
+fn runs_share_the_slots_by_the_weights_of_their_lanes() {
+    let (sim, work) = (Sim::slow(20), Workdir::with_clips(1));
+    let mut bench = Bench::new("pace-lanes");
+    for lane in ["high", "low"] {
+        let file = work.items(&format!("{lane}.jsonl"), &named(lane, 120));
+        let producer = bench.program(&work, &sim, env!("CARGO_BIN_EXE_aurelia-producer"));
+        producer.args(["--run", lane, "--lane", lane, "--json"]).arg(&file).run().expect(0);
+    }
+    let worker = bench.worker(&work, &sim).spawn();
+    let (done, _) = bench.records(105);
+    let high = done.keys().filter(|item| item.starts_with("high")).count();
+    println!("{high} of the first 105 jobs are of the high lane");
+    // Six to one; jobs that began together end in any order.
+    assert!((82..=98).contains(&high), "{high} of 105");
+    worker.kill();
+}
+
 #[test]
 fn the_jobs_of_a_small_run_wait_no_longer_than_their_share_beside_a_hundred_times_more() {
     let (sim, work) = (Sim::slow(50), Workdir::with_clips(1));
     let mut bench = Bench::new("pace-shares");
-    let named = |prefix: &str, count| {
-        let items = corpus(count, 1).into_iter();
-        items.map(|item| json!({"id": format!("{prefix}-{}", item["id"]), "video": item["video"], "query": format!("{prefix}: {}", item["query"])})).collect::<Vec<Value>>()
-    };
     bench.enqueue(&work, "large", &named("large", 400));
     let worker = bench.worker(&work, &sim).spawn();
     let (begun, _) = bench.records(20);
