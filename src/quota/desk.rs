@@ -177,6 +177,10 @@ impl Hall {
     }
 
     pub(super) async fn sleep_until(&self, at: u64, stop: &CancellationToken) -> Result<(), Halt> {
+        // A timer takes its millisecond even where there is nothing to wait for.
+        if at <= self.clock.now() {
+            return if stop.is_cancelled() { Err(Halt::Stopped) } else { Ok(()) };
+        }
         tokio::select! {
             () = stop.cancelled() => Err(Halt::Stopped),
             () = tokio::time::sleep_until(self.clock.instant(at)) => Ok(()),

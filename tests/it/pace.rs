@@ -231,7 +231,8 @@ fn a_store_that_lost_its_tail_holds_an_account_until_every_window_is_over() {
     let received = sim.received();
     std::thread::sleep(Duration::from_secs(10));
     assert_eq!(sim.received(), received);
-    let paused: u64 = redis.say(&["HGET", &account, "paused"]).parse().unwrap();
+    let paused = "return string.format('%d', cmsgpack.unpack(redis.call('HGET', KEYS[1], 'state')).paused)";
+    let paused: u64 = redis.say(&["EVAL", paused, "1", &account]).parse().unwrap();
     let held = paused / 1_000_000 - now();
     assert!((44..62).contains(&held), "until the minute is over: {held} s");
     // An empty store knows nothing of that; those who sent do.

@@ -1,5 +1,5 @@
--- The arithmetic of one account with the money around it, in one atomic step: the same as account.rs, window.rs, pace.rs
--- and day.rs, operation by operation, and a test holds the two together. Times are microseconds; every number stays below
+-- The arithmetic of one account with the money around it, in one atomic step: the same as account.rs, limit.rs, learn.rs,
+-- window.rs, pace.rs and day.rs, operation by operation, and a test holds the two together. Times are microseconds; every number stays below
 -- 2^53, where a double is exact (but for tokens in use, beyond 150 million a minute). Many steps are taken in one call, since what is around them costs more than they do.
 --
 -- KEYS: the account, calls in flight by account, open calls, their leases, money.
@@ -10,17 +10,17 @@ local asked = cjson.decode(ARGV[1])
 local account, N, steps = asked.a, asked.n, asked.s
 local horizon, longest, guard, places = N[1], N[2], N[26], N[27]
 
-local A, changed = {}, {}
+-- What is read and written in each call is small: numbers, and of each log what was touched lately.
+local state, changed = {}, {}
+local near = {}
 do
-  local raw = redis.call('HGETALL', KEYS[1])
-  for i = 1, #raw, 2 do A[raw[i]] = raw[i + 1] end
+  local raw = redis.call('HMGET', KEYS[1], 'state', 'm', 's', 'v')
+  state = raw[1] and cmsgpack.unpack(raw[1]) or state
+  near.m, near.s, near.v = raw[2], raw[3], raw[4]
 end
-local function get(field) return tonumber(A[field]) or 0 end
+local function get(field) return state[field] or 0 end
+local function set(field, number) state[field] = number end
 local function whole(number) return string.format('%d', number) end
-local function set(field, number)
-  A[field] = whole(number)
-  changed[field] = A[field]
-end
 
 local now = asked.c
 if not now then
@@ -33,15 +33,35 @@ if get('seen') > now then now = get('seen') else set('seen', now) end
 local lost = (asked.k or 0) > get('sequence')
 set('sequence', math.max(get('sequence'), asked.k or 0) + 1)
 
--- Window logs: 'h' newest bucket, 't' total, 'w' width, 'c' counts.
+-- Window logs: 'h' newest bucket, 't' total, 'w' width, 'n' buckets, 'd' counts of the buckets that were touched lately and how
+-- many those are ('k'). All counts are kept beside it, and read where they are needed: a ring of hundreds would be most of the work.
+local LATELY = 12
+local function counts(l)
+  if not l.c then
+    local all = redis.call('HGET', KEYS[1], l.field .. '.all')
+    l.c = all and cmsgpack.unpack(all) or {}
+    if not all then
+      for slot = 1, l.n do l.c[slot] = 0 end
+    end
+    for slot, count in pairs(l.d) do l.c[slot] = count end
+  end
+  return l.c
+end
+local function count(l, slot) return l.d[slot] or counts(l)[slot] end
+local function put(l, slot, number)
+  if not l.d[slot] then l.k = l.k + 1 end
+  l.d[slot] = number
+  if l.c then l.c[slot] = number end
+  l.touched = true
+end
 local function oldest(l) return math.max(0, l.h + 1 - l.n) end
 local function advance(l, bucket)
   if bucket <= l.h then return end
   local fresh = math.min(bucket - l.h, l.n)
   for passed = bucket + 1 - fresh, bucket do
     local slot = passed % l.n + 1
-    l.t = math.max(0, l.t - l.c[slot])
-    l.c[slot] = 0
+    l.t = math.max(0, l.t - count(l, slot))
+    put(l, slot, 0)
   end
   l.h = bucket
 end
@@ -50,7 +70,7 @@ local function add(l, at, amount)
   advance(l, bucket)
   if bucket >= oldest(l) then
     local slot = bucket % l.n + 1
-    l.c[slot] = l.c[slot] + amount
+    put(l, slot, count(l, slot) + amount)
     l.t = l.t + amount
   end
 end
@@ -58,48 +78,60 @@ local function remove(l, at, amount)
   local bucket = math.floor(at / l.w)
   if bucket >= oldest(l) and bucket <= l.h then
     local slot = bucket % l.n + 1
-    local taken = math.min(amount, l.c[slot])
-    l.c[slot] = l.c[slot] - taken
+    local there = count(l, slot)
+    local taken = math.min(amount, there)
+    put(l, slot, there - taken)
     l.t = math.max(0, l.t - taken)
   end
 end
 -- What was counted after `from` and up to `to`.
 local function within(l, from, to)
-  local sum = 0
+  local c, sum = counts(l), 0
   for bucket = math.max(oldest(l), math.floor(from / l.w) + 1), math.min(l.h, math.floor(to / l.w)) do
-    sum = sum + l.c[bucket % l.n + 1]
+    sum = sum + c[bucket % l.n + 1]
   end
   return sum
 end
 local function earliest(l, from, amount)
-  local at, held = from, l.t
+  -- All of it is in the log, and more would fit.
+  if l.t + amount <= l.limit then return from end
+  local at, held, c = from, l.t, counts(l)
   for bucket = oldest(l), l.h do
     local leaves = (bucket + 1) * l.w + l.reach
     if leaves > at then
       if held + amount <= l.limit then break end
       at = leaves
     end
-    held = math.max(0, held - l.c[bucket % l.n + 1])
+    held = math.max(0, held - c[bucket % l.n + 1])
   end
   return at
 end
 local function log(field, at)
-  local l = { field = field, limit = N[at], reach = N[at + 1], w = N[at + 2], n = N[at + 3], h = 0, t = 0, c = {} }
-  for i = 1, l.n do l.c[i] = 0 end
-  local kept = A[field] and cmsgpack.unpack(A[field])
-  if kept and kept.w == l.w and #kept.c == l.n then
-    l.h, l.t, l.c = kept.h, kept.t, kept.c
+  local l = { field = field, limit = N[at], reach = N[at + 1], w = N[at + 2], n = N[at + 3], h = 0, t = 0, d = {}, k = 0 }
+  local raw = near[field]
+  if raw == nil then raw = redis.call('HGET', KEYS[1], field) end
+  local kept = raw and cmsgpack.unpack(raw)
+  if kept and kept.w == l.w and kept.n == l.n then
+    l.h, l.t, l.d, l.k = kept.h, kept.t, kept.d, kept.k
   elseif kept then
     -- The limits were changed: what was sent is told to the new log, at the last moment of its bucket.
-    for bucket = math.max(0, kept.h + 1 - #kept.c), kept.h do
-      local count = kept.c[bucket % #kept.c + 1]
-      if count > 0 then add(l, (bucket + 1) * kept.w - 1, count) end
+    kept.field, l.c = field, {}
+    for slot = 1, l.n do l.c[slot] = 0 end
+    for bucket = oldest(kept), kept.h do
+      local number = counts(kept)[bucket % kept.n + 1]
+      if number > 0 then add(l, (bucket + 1) * kept.w - 1, number) end
     end
+    l.k = LATELY + 1
   end
   return l
 end
 local function keep(l)
-  if l then changed[l.field] = cmsgpack.pack({ h = l.h, t = l.t, w = l.w, c = l.c }) end
+  if not l.touched then return end
+  if l.k > LATELY then
+    changed[l.field .. '.all'] = cmsgpack.pack(counts(l))
+    l.d, l.k = {}, 0
+  end
+  changed[l.field] = cmsgpack.pack({ h = l.h, t = l.t, w = l.w, n = l.n, d = l.d, k = l.k })
 end
 
 -- Requests that are not declared are measured all the same.
@@ -236,11 +268,11 @@ apply()
 local function not_before(p, from) return math.max(from, get(p.field) - p.slack) end
 local function take(p, at, amount) set(p.field, math.max(get(p.field), at) + cost(p, amount)) end
 local function recover(p, l)
-  local since, paid = 0, 0
+  local since, paid, c = 0, 0, counts(l)
   for bucket = l.h, oldest(l), -1 do
-    local count = l.c[bucket % l.n + 1]
-    if count > 0 then
-      since = since + count
+    local number = c[bucket % l.n + 1]
+    if number > 0 then
+      since = since + number
       paid = math.max(paid, math.min((bucket + 1) * l.w - 1, get('newest')) + cost(p, since))
     end
   end
@@ -418,8 +450,10 @@ local function close(call, spent, unconfirmed, sent)
   calls[call.id], opened[call.id], closed[#closed + 1] = nil, nil, call.id
 end
 -- The holder of an expired lease is dead: its slot is free, and its call counts at its worst case. One that is just being
--- told of is alive.
+-- told of is alive. Looked for once a second.
 local function reap()
+  if now < get('reaped') + 1000000 then return end
+  set('reaped', now)
   for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', whole(now), 'LIMIT', 0, 50)) do
     if not calls[dead] then
       local raw = redis.call('HGET', KEYS[3], dead)
@@ -510,6 +544,7 @@ for _, l in pairs({ minute, short, volume, REFUSED.r, REFUSED.t }) do keep(l) en
 local function write(command, key, list)
   for i = 1, #list, 200 do redis.call(command, key, unpack(list, i, math.min(i + 199, #list))) end
 end
+changed.state = cmsgpack.pack(state)
 local fields = {}
 for field, value in pairs(changed) do
   fields[#fields + 1] = field
