@@ -113,7 +113,7 @@ local function log(field, at)
   local kept = raw and cmsgpack.unpack(raw)
   if kept and kept.w == l.w and kept.n == l.n then
     l.h, l.t, l.d, l.k = kept.h, kept.t, kept.d, kept.k
-  elseif kept then
+  elseif kept and kept.n then
     -- The limits were changed: what was sent is told to the new log, at the last moment of its bucket.
     kept.field, l.c = field, {}
     for slot = 1, l.n do l.c[slot] = 0 end

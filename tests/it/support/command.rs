@@ -2,8 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{PATIENCE, Sim, Workdir, promises, until};
+use super::{PATIENCE, Sim, Workdir, promises};
 
 /// The keys that runs have unless a test takes them away.
 pub(crate) const GEMINI_KEY: &str = "AIzaSy-harness-gemini-4f1d9c";
@@ -202,25 +200,17 @@ impl<'a> Aurelia<'a> {
     }
 }
 
+#[cfg(feature = "fleet")]
 impl Running<'_> {
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Sends a signal.
-    pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
-    }
-
     /// A page of a daemon's own server: its status and its body.
     pub(crate) fn page(&self, path: &str) -> (u16, String) {
-        let address = until("it says where its metrics are", || {
+        use std::io::{Read as _, Write as _};
+        let address = super::until("it says where its metrics are", || {
             let said = self.stderr();
             let (_, rest) = said.split_once("metrics and health at http://")?;
             rest.split_once('\n').map(|(address, _)| address.to_owned())
         });
-        let mut stream = TcpStream::connect(address).unwrap();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nhost: daemon\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -233,6 +223,18 @@ impl Running<'_> {
         let (_, text) = self.page("/metrics");
         let counted = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         text.lines().filter(counted).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+impl Running<'_> {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// Ends it as `kill -9` does.
