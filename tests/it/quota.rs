@@ -189,20 +189,35 @@ fn the_script_gives_the_appointments_of_the_model_over_random_histories() {
 
 #[tokio::test]
 async fn the_script_learns_what_the_model_learns_in_an_hour_of_calls_and_refusals() {
-    for (name, requests, tokens) in
-        [("requests", Some(600), None), ("both", Some(600), Some(60_000)), ("none", None, None)]
-    {
+    let cases = [
+        ("requests", Some(600), None, 11),
+        ("both", Some(600), Some(200_000), 11),
+        ("none", None, None, 11),
+        ("slow", Some(180), None, 4),
+    ];
+    for (name, requests, tokens, calls) in cases {
         let limits =
             Limits { requests_per_minute: requests, tokens_per_minute: tokens, spread_seconds: 10.0, ..unlimited() };
-        // Many refusals at first, then a few whatever the rate, then none, then many again.
-        let refused = |n: usize| [[9, 3, 1, 0, 0, 7][n / 60], 0][usize::from(n % 5 > 2)];
-        let batch = |n: usize| {
-            let limit = NamedLimit { of: [Scarce::Requests, Scarce::Tokens, Scarce::Unknown][n % 3], per_minute: None };
-            let refusal = Event::Refused { pause: 0, refusal: Refusal { ago: 200_000, tokens: 900, limit } };
-            let calls = (0..90).map(|n| Event::Reserve { tokens: 100 + n * 7 });
-            (10 * SECOND, std::iter::repeat_n(refusal, refused(n)).chain(calls).collect())
+        // Within every ten seconds. A cut, then what is refused whatever the rate; as much is no cut, more is; a long time to rise in; a fall.
+        let refused = |n: usize| match n {
+            5..8 | 300..304 => 3,
+            8..15 | 40..60 => 1,
+            15..40 | 60..80 if n.is_multiple_of(2) => 1,
+            100..103 => 5,
+            200..203 => 12,
+            _ => 0,
         };
-        compare(&books(&format!("hour-{name}")), limits, &(0..360).map(batch).collect::<Vec<_>>()).await.unwrap();
+        let batch = |n: usize| {
+            let (of, refusals) = (
+                [Scarce::Requests, Scarce::Unknown][n / 200 % 2],
+                if n.is_multiple_of(10) { refused(n / 10) } else { 0 },
+            );
+            let limit = NamedLimit { of, per_minute: None };
+            let refusal = Event::Refused { pause: 0, refusal: Refusal { ago: 200_000, tokens: 900, limit } };
+            let calls = (0..calls).map(|n| Event::Reserve { tokens: 100 + n * 7 });
+            (SECOND, std::iter::repeat_n(refusal, refusals).chain(calls).collect())
+        };
+        compare(&books(&format!("hour-{name}")), limits, &(0..3_600).map(batch).collect::<Vec<_>>()).await.unwrap();
     }
 }
 
