@@ -1,10 +1,13 @@
 //! How long a call of a fleet waits for its quota and money at Redis: `cargo bench --bench quota`.
 //!
 //! A Redis of its own for each way of writing to disk, and several clients with a connection each, as so many workers have. Calls
-//! begin at their times whatever became of those before them, reserve through the product's own gate, last a while, and
-//! settle. The limits are twice what is asked, so that what is measured is the round trip and no appointment. Clients and
+//! begin at random times whatever became of those before them, reserve through the product's own gate, last a while, and
+//! settle; clients that all began at once would measure each other. The limits are twice what is asked, so that what is measured is the round trip and no appointment. Clients and
 //! Redis share the cores of the machine.
 
+#[allow(dead_code, reason = "shared with the simulated day")]
+#[path = "day/chance.rs"]
+mod chance;
 #[allow(dead_code, reason = "shared with the other benches")]
 mod support;
 
@@ -20,12 +23,13 @@ use aurelia::quota::gate::shared::{Clerks, Shared};
 use aurelia::quota::gate::{AccountSpec, Gate, Hall};
 use aurelia::quota::ledger::End;
 use aurelia::shared::Redis;
+use chance::Random;
 use support::redis::RedisServer;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// From the reservation to its end.
+/// From the reservation to its end, on average.
 const CALL: Duration = Duration::from_millis(200);
 const TOKENS: u64 = 3_000;
 /// The first seconds are not counted: connections are made, and the script is sent.
@@ -86,9 +90,9 @@ async fn bench(plan: &Plan) -> Fallible<()> {
         let server = RedisServer::own(appendfsync);
         let (mut reserved, mut settled) = (Vec::new(), Vec::new());
         let mut clients = JoinSet::new();
-        for _ in 0..plan.clients {
+        for seed in 0..plan.clients {
             let redis = Redis::new(server.url().parse()?, "bench");
-            clients.spawn(client(redis, plan.rate, plan.clients, Duration::from_secs(plan.seconds)));
+            clients.spawn(client(redis, Random(seed), plan.rate, plan.clients, Duration::from_secs(plan.seconds)));
         }
         while let Some(times) = clients.join_next().await {
             for [reserve, settle] in times?? {
@@ -112,19 +116,29 @@ async fn bench(plan: &Plan) -> Fallible<()> {
 }
 
 /// One client's share of the calls; for each that is counted, how long it took to reserve and to settle.
-async fn client(redis: Redis, rate: u64, clients: u64, counted: Duration) -> Fallible<Vec<[Duration; 2]>> {
+async fn client(
+    redis: Redis,
+    mut random: Random,
+    rate: u64,
+    clients: u64,
+    counted: Duration,
+) -> Fallible<Vec<[Duration; 2]>> {
     let most = Some(Nano::HIGHEST_CEILING);
     let ceilings = Ceilings { run: most, day: most, all: most };
     let books = Shared::new(Clerks::new(redis), "bench", ceilings, Duration::from_mins(10));
     let gate = Arc::new(Gate::shared(books, Arc::new(Hall::new(None))));
     let account = Arc::new(account(2 * 60 * rate));
-    let mut times = tokio::time::interval(Duration::from_secs(clients).div_f64(f64::from(u32::try_from(rate)?)));
     let (began, mut calls) = (Instant::now(), JoinSet::new());
-    while began.elapsed() < WARM_UP + counted {
-        times.tick().await;
+    let mut next = began;
+    loop {
+        next += Duration::from_micros(random.gap(1_000_000 * clients / rate));
+        if next >= began + WARM_UP + counted {
+            break;
+        }
+        tokio::time::sleep_until(next).await;
         let (gate, account) = (Arc::clone(&gate), Arc::clone(&account));
-        let counts = began.elapsed() >= WARM_UP;
-        calls.spawn(async move { call(&gate, &account).await.map(|times| counts.then_some(times)) });
+        let (counts, lasts) = (next >= began + WARM_UP, CALL * 2 * u32::try_from(random.below(1_000))? / 1_000);
+        calls.spawn(async move { call(&gate, &account, lasts).await.map(|times| counts.then_some(times)) });
     }
     let mut counted = Vec::new();
     while let Some(times) = calls.join_next().await {
@@ -133,13 +147,13 @@ async fn client(redis: Redis, rate: u64, clients: u64, counted: Duration) -> Fal
     Ok(counted)
 }
 
-async fn call(gate: &Gate, account: &AccountSpec) -> Fallible<[Duration; 2]> {
+async fn call(gate: &Gate, account: &AccountSpec, lasts: Duration) -> Fallible<[Duration; 2]> {
     let stop = CancellationToken::new();
     let asked = Instant::now();
     let reserved = gate.reserve(&[account], TOKENS, Nano(2_000_000), &stop).await;
     let (_, reservation) = reserved.map_err(|why| format!("no reservation: {why:?}"))?;
     let reserve = asked.elapsed();
-    tokio::time::sleep(CALL).await;
+    tokio::time::sleep(lasts).await;
     let ended = Instant::now();
     if !gate.settle_beside(&reservation, TOKENS - 100, Nano(1_500_000), End::Settled).await {
         return Err("a call could not be settled".into());
