@@ -204,7 +204,7 @@ async fn the_script_learns_what_the_model_learns_in_an_hour_of_calls_and_refusal
             8..15 | 40..60 => 1,
             15..40 | 60..80 if n.is_multiple_of(2) => 1,
             100..103 => 5,
-            200..203 => 12,
+            200..206 => 12,
             _ => 0,
         };
         let batch = |n: usize| {
