@@ -28,6 +28,8 @@ pub mod limit;
 pub mod margins;
 pub mod pace;
 mod purse;
+#[cfg(test)]
+mod random;
 pub mod window;
 
 use jiff::tz::TimeZone;

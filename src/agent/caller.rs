@@ -412,7 +412,7 @@ async fn meet(
                     let refusal = Refusal { ago, tokens, limit: error.limit };
                     if let Some(cut) = live.gate.refused(&account.spec, pause, refusal).await {
                         live.meter.cut(cut.of);
-                        account.tell_of(cut, Instant::now());
+                        account.tell_of(cut);
                     }
                 }
                 None => live.gate.pause(&account.spec, pause).await,

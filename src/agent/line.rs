@@ -45,7 +45,7 @@ pub struct Account {
     pub spec: AccountSpec,
     pub(super) refused: OnceLock<String>,
     pub(super) breaker: Breaker,
-    /// When it was told last that the provider allows less than was known.
+    /// Until when it has been told that the provider allows less than was known.
     told_cut: Mutex<Option<Instant>>,
 }
 
@@ -54,10 +54,8 @@ const CUTS_TOLD: Duration = Duration::from_hours(1);
 
 impl Account {
     /// Says that the provider allows less than was known, where that is news.
-    pub(super) fn tell_of(&self, cut: Cut, now: Instant) {
-        let mut told = lock(&self.told_cut);
-        if told.is_none_or(|told| now >= told + CUTS_TOLD) {
-            *told = Some(now);
+    pub(super) fn tell_of(&self, cut: Cut) {
+        if is_news(&self.told_cut, CUTS_TOLD) {
             let (account, per_minute, of) = (&self.spec.name, cut.per_minute, cut.of.name());
             tracing::warn!(%account, per_minute, "calls are refused: fewer {of} per minute are used, and bit by bit more; see [[limits]]");
         }

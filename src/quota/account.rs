@@ -177,18 +177,15 @@ impl Account {
         let now = self.tick(now);
         let sent = now.saturating_sub(refusal.ago);
         let (requests, said) = (&mut self.requests, refusal.limit);
-        match &mut self.tokens {
+        let (of, limit, amount) = match &mut self.tokens {
             Some(tokens)
                 if said.of == Scarce::Tokens || said.of == Scarce::Unknown && tokens.fill(now) > requests.fill(now) =>
             {
-                let cut = tokens.refused(now, sent, refusal.tokens, said.per_minute);
-                cut.map(|per_minute| Cut { of: Scarce::Tokens, per_minute })
+                (Scarce::Tokens, tokens, refusal.tokens)
             }
-            _ => {
-                let cut = requests.refused(now, sent, 1, said.per_minute);
-                cut.map(|per_minute| Cut { of: Scarce::Requests, per_minute })
-            }
-        }
+            _ => (Scarce::Requests, requests, 1),
+        };
+        limit.refused(now, sent, amount, said.per_minute).map(|per_minute| Cut { of, per_minute })
     }
 
     /// Both limits, each with what a request of so many tokens takes of it.
@@ -288,7 +285,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::quota::NamedLimit;
+    use crate::quota::{NamedLimit, random::Random};
 
     /// 2026-03-07T12:00:00-08:00; the night after it has 23 hours in Los Angeles.
     const START: u64 = 1_772_913_600_000_000;
@@ -491,18 +488,7 @@ mod tests {
         assert!(third.at > START + MINUTE && third.at < START + MINUTE + SECOND, "only the first has left by then");
     }
 
-    /// A generator of numbers that are the same on every machine (splitmix64).
-    struct Random(u64);
-
     impl Random {
-        fn below(&mut self, bound: u64) -> u64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (z ^ (z >> 31)) % bound
-        }
-
         /// Lognormal with median 2 ms and 99th percentile 40 ms, in microseconds.
         #[expect(
             clippy::cast_possible_truncation,

@@ -127,18 +127,13 @@ impl Learned {
         self.calls += 1;
     }
 
-    /// Whether it is time to raise what was cut.
-    pub fn is_due(&self, now: u64) -> bool {
-        self.allowed > 0 && now >= self.raised_at + RAISE
-    }
-
     /// Raises what was cut, where it is in use: of a limit that nobody comes near nothing is learned. Whether it did.
-    pub fn raise(&mut self, now: u64, used: u64) -> bool {
-        if !self.is_due(now) {
+    pub fn raise(&mut self, now: u64, used: impl FnOnce() -> u64) -> bool {
+        if self.allowed == 0 || now < self.raised_at + RAISE {
             return false;
         }
         self.raised_at = now;
-        if self.per_minute().is_none_or(|allowed| used.min(MOST) * 10 < allowed * 8) {
+        if self.per_minute().is_none_or(|allowed| used().min(MOST) * 10 < allowed * 8) {
             return false;
         }
         let step = if self.allowed * 1_000 < self.wall * 995 {
@@ -241,14 +236,14 @@ mod tests {
         let mut limit = Learned::new(Some(110_000));
         at(&mut limit, 0, 10, 3, 100_000);
         assert_eq!(limit.per_minute(), Some(97_000));
-        assert!((1..=6).all(|n| limit.raise(START + n * RAISE, 97_000)));
+        assert!((1..=6).all(|n| limit.raise(START + n * RAISE, || 97_000)));
         assert_eq!(limit.per_minute(), Some(99_583));
-        assert!((7..=12).all(|n| limit.raise(START + n * RAISE, 99_000)));
+        assert!((7..=12).all(|n| limit.raise(START + n * RAISE, || 99_000)));
         assert_eq!(limit.per_minute(), Some(100_083));
-        assert!(!(13..=60).any(|n| limit.raise(START + n * RAISE, 50_000)));
+        assert!(!(13..=60).any(|n| limit.raise(START + n * RAISE, || 50_000)));
         assert_eq!(limit.per_minute(), Some(100_083));
         for n in 61..=90 {
-            limit.raise(START + n * RAISE, 100_000);
+            limit.raise(START + n * RAISE, || 100_000);
         }
         assert_eq!(limit.per_minute(), None, "it is as declared again, and never more");
     }
@@ -261,7 +256,7 @@ mod tests {
             let enough = declared.unwrap_or(500);
             let raises = (1..2_000).take_while(|n| {
                 let allowed = limit.per_minute().unwrap_or(u64::MAX);
-                limit.raise(START + 70 * MINUTE + n * RAISE, allowed);
+                limit.raise(START + 70 * MINUTE + n * RAISE, || allowed);
                 allowed < enough
             });
             assert!(raises.count() < 6 * 30, "{declared:?}: {limit:?}");
@@ -272,7 +267,7 @@ mod tests {
     fn an_absurdly_small_figure_neither_takes_all_nor_makes_it_go_up_and_down() {
         let mut limit = Learned::new(Some(1_000));
         assert_eq!(told(&mut limit, START, 1), Some(50));
-        limit.raise(START + RAISE, 50);
+        limit.raise(START + RAISE, || 50);
         assert_eq!(limit.per_minute(), Some(50));
         assert_eq!(at(&mut limit, 120, 0, 3, 50), Some(50));
     }
@@ -282,11 +277,11 @@ mod tests {
         let mut limit = Learned::new(Some(1_440));
         assert_eq!(told(&mut limit, START, 1_200), Some(1_200));
         for n in 1..360 {
-            limit.raise(START + n * RAISE, 1_200);
+            limit.raise(START + n * RAISE, || 1_200);
         }
         assert_eq!(limit.per_minute(), Some(1_200));
         for n in 360..720 {
-            limit.raise(START + n * RAISE, 1_440);
+            limit.raise(START + n * RAISE, || 1_440);
         }
         assert_eq!(limit.per_minute(), None, "later it is found out again");
         assert_eq!(told(&mut limit, START + 720 * RAISE, u64::MAX), None, "an absurd figure is none");

@@ -109,7 +109,7 @@ impl Limit {
 
     /// What is logged is all there is to go by; `newest` is its latest time.
     pub fn restore(&mut self, newest: u64) {
-        self.pace.restore(self.short.as_ref().map_or(&self.minute, |(short, _)| short), newest);
+        self.pace.restore(tightest(&self.minute, self.short.as_ref()), newest);
     }
 
     /// Takes `amount` of `at` back; `newest` is the latest time logged.
@@ -118,7 +118,7 @@ impl Limit {
         if let Some((short, _)) = &mut self.short {
             short.remove(at, amount);
         }
-        self.pace.recover(self.short.as_ref().map_or(&self.minute, |(short, _)| short), newest);
+        self.pace.recover(tightest(&self.minute, self.short.as_ref()), newest);
     }
 
     /// What was `reserved` at `at` turned out as `actual`.
@@ -136,31 +136,42 @@ impl Limit {
         let from = sent.saturating_sub(MINUTE);
         let passed = self.minute.within(from, sent).saturating_sub(self.refused.within(from, sent));
         // What passes is less than what is allowed, by what the logs keep back.
-        let log = self.short.as_ref().map_or(&self.minute, |(short, _)| short);
-        let passed =
-            Passed { per_minute: log.allowing(self.to_minute(passed, sent)), whole: sent >= self.since + MINUTE };
-        let cut = self.learned.refused(now, sent, passed, told);
-        self.apply();
-        cut.then_some(self.per_minute())
+        let log = tightest(&self.minute, self.short.as_ref());
+        let passed = Passed {
+            per_minute: log.allowing(to_minute(passed, self.since, sent)),
+            whole: sent >= self.since + MINUTE,
+        };
+        self.learned.refused(now, sent, passed, told).then(|| {
+            self.apply();
+            self.per_minute()
+        })
     }
 
     /// Raises what was cut, where it is time to.
     pub fn raise(&mut self, now: u64) {
-        if self.learned.is_due(now) && self.learned.raise(now, self.used(now)) {
+        let (minute, since) = (&self.minute, self.since);
+        if self.learned.raise(now, || used(minute, since, now)) {
             self.apply();
         }
     }
 
     /// Thousandths of what it allows that are in use.
     pub fn fill(&self, now: u64) -> u64 {
-        self.used(now).saturating_mul(1_000) / self.per_minute().max(1)
+        used(&self.minute, self.since, now).saturating_mul(1_000) / self.per_minute().max(1)
     }
+}
 
-    fn used(&self, now: u64) -> u64 {
-        self.to_minute(self.minute.within(now.saturating_sub(MINUTE), u64::MAX), now)
-    }
+/// The log with the shorter window.
+fn tightest<'a>(minute: &'a WindowLog, short: Option<&'a (WindowLog, u64)>) -> &'a WindowLog {
+    short.map_or(minute, |(short, _)| short)
+}
 
-    fn to_minute(&self, amount: u64, now: u64) -> u64 {
-        amount.saturating_mul(MINUTE) / now.saturating_sub(self.since).clamp(SHORTEST, MINUTE)
-    }
+/// What is in use per minute at `now`, of a log that began at `since`.
+fn used(minute: &WindowLog, since: u64, now: u64) -> u64 {
+    to_minute(minute.within(now.saturating_sub(MINUTE), u64::MAX), since, now)
+}
+
+/// So much of the last minute before `now`, or of what there is of it since `since`, per minute.
+fn to_minute(amount: u64, since: u64, now: u64) -> u64 {
+    amount.saturating_mul(MINUTE) / now.saturating_sub(since).clamp(SHORTEST, MINUTE)
 }

@@ -5,23 +5,10 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use jiff::tz::TimeZone;
 
-use crate::quota::{Account, Answer, Appointment, Limits, MINUTE, NamedLimit, Refusal};
+use crate::quota::{Account, Answer, Appointment, Limits, MINUTE, NamedLimit, Refusal, random::Random};
 
 const START: u64 = 1_772_913_600_000_000;
 const SECOND: u64 = 1_000_000;
-
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 /// How a provider counts.
 #[derive(Clone, Copy)]
@@ -34,6 +21,26 @@ struct Provider {
     counts_refused: bool,
     /// Of a thousand calls it refuses so many whatever the rate.
     noise: u64,
+}
+
+impl Provider {
+    /// Whether it refuses a call that arrives then; `logs`: what counts in each of its windows.
+    fn refuses(&self, logs: &mut [VecDeque<u64>], arrives: u64, random: &mut Random) -> bool {
+        let full = logs.iter_mut().zip(self.windows).any(|(log, &(most, stretch))| {
+            let gone = |&at: &u64| if self.fixed { at / stretch < arrives / stretch } else { at + stretch <= arrives };
+            while log.front().is_some_and(gone) {
+                log.pop_front();
+            }
+            log.len() >= most
+        });
+        let refused = full || random.below(1_000) < self.noise;
+        if !refused || self.counts_refused {
+            for log in logs {
+                log.push_back(arrives);
+            }
+        }
+        refused
+    }
 }
 
 const SLIDING: Provider =
@@ -81,21 +88,7 @@ fn minutes(declared: Option<u64>, provider: Provider, slots: usize, count: usize
             }
             Event::Send => {
                 let arrives = now + random.below(10_000);
-                let full = logs.iter_mut().zip(provider.windows).any(|(log, &(most, stretch))| {
-                    let gone = |&at: &u64| {
-                        if provider.fixed { at / stretch < arrives / stretch } else { at + stretch <= arrives }
-                    };
-                    while log.front().is_some_and(gone) {
-                        log.pop_front();
-                    }
-                    log.len() >= most
-                });
-                let refused = full || random.below(1_000) < provider.noise;
-                if !refused || provider.counts_refused {
-                    for log in &mut logs {
-                        log.push_back(arrives);
-                    }
-                }
+                let refused = provider.refuses(&mut logs, arrives, &mut random);
                 if refused {
                     minutes[minute].1 += 1;
                     events.push(Reverse((now + 20_000 + random.below(20_000), slot, Event::Refused)));
