@@ -1,9 +1,10 @@
 //! How long a call of a fleet waits for its quota and money at Redis: `cargo bench --bench quota`.
 //!
-//! A Redis of its own for each way of writing to disk, and several clients with a connection each, as so many workers have. Calls
-//! begin at random times whatever became of those before them, reserve through the product's own gate, last a while, and
-//! settle; clients that all began at once would measure each other. The limits are twice what is asked, so that what is measured is the round trip and no appointment. Clients and
-//! Redis share the cores of the machine.
+//! A Redis of its own for each way of writing to disk, and several clients with a thread, a clock and a connection each, as so
+//! many workers have. Calls begin at random times whatever became of those before them, reserve through the product's own
+//! gate, last a while, and settle; clients that all began at once would measure each other. The limits are twice what is asked,
+//! so that what is measured is the round trip and no appointment. Clients and Redis share the cores of the machine: the first
+//! row has a bare `PING` where the others have their steps, which is what the machine itself takes.
 
 #[allow(dead_code, reason = "shared with the simulated day")]
 #[path = "day/chance.rs"]
@@ -25,6 +26,7 @@ use aurelia::quota::ledger::End;
 use aurelia::shared::Redis;
 use chance::Random;
 use support::redis::RedisServer;
+use tokio::runtime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -49,11 +51,7 @@ struct Plan {
 fn main() -> ExitCode {
     let _first = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let done = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Into::into)
-        .and_then(|runtime| runtime.block_on(async { bench(&plan(&arguments)?).await }));
+    let done = plan(&arguments).and_then(|plan| bench(&plan));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -82,31 +80,28 @@ fn plan(arguments: &[String]) -> Fallible<Plan> {
     Ok(plan)
 }
 
-async fn bench(plan: &Plan) -> Fallible<()> {
+/// What a call asks before and after.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    /// Whether the server is there.
+    Pings,
+    /// To reserve, and to settle.
+    Steps,
+}
+
+fn bench(plan: &Plan) -> Fallible<()> {
     print(&format!("{} calls a second of {} clients, {} s each\n", plan.rate, plan.clients, plan.seconds));
-    print("| appendfsync | calls/s | reserve, ms: p50 | p99 | longest | settle, ms: p50 | p99 | longest |");
-    print("|---|---|---|---|---|---|---|---|");
-    for appendfsync in ["everysec", "always"] {
+    print(
+        "| appendfsync | calls/s | before, ms: p50 | p99 | longest | after, ms: p50 | p99 | longest | script, us a call | calls |",
+    );
+    print("|---|---|---|---|---|---|---|---|---|---|");
+    for (appendfsync, asks) in [("everysec", Asks::Pings), ("everysec", Asks::Steps), ("always", Asks::Steps)] {
         let server = RedisServer::own(appendfsync);
-        let (mut reserved, mut settled) = (Vec::new(), Vec::new());
-        let mut clients = JoinSet::new();
-        for seed in 0..plan.clients {
-            let redis = Redis::new(server.url().parse()?, "bench");
-            clients.spawn(client(redis, Random(seed), plan.rate, plan.clients, Duration::from_secs(plan.seconds)));
-        }
-        while let Some(times) = clients.join_next().await {
-            for [reserve, settle] in times?? {
-                reserved.push(reserve);
-                settled.push(settle);
-            }
-        }
-        let done = u64::try_from(reserved.len())?;
-        print(&format!(
-            "| {appendfsync} | {} | {} | {} |",
-            done / plan.seconds,
-            quantiles(&mut reserved)?,
-            quantiles(&mut settled)?
-        ));
+        let (mut before, mut after): (Vec<_>, Vec<_>) = every_client(plan, asks, &server.url())?.into_iter().unzip();
+        let name = if asks == Asks::Pings { "`PING`" } else { appendfsync };
+        let done = u64::try_from(before.len())?;
+        let (before, after) = (quantiles(&mut before)?, quantiles(&mut after)?);
+        print(&format!("| {name} | {} | {before} | {after} | {} |", done / plan.seconds, script(&server)));
         // The clients begin that many, however slow the answers are.
         if done * 100 < plan.rate * plan.seconds * 95 {
             return Err(format!("only {done} calls were made in {} s", plan.seconds).into());
@@ -115,30 +110,58 @@ async fn bench(plan: &Plan) -> Fallible<()> {
     Ok(())
 }
 
-/// One client's share of the calls; for each that is counted, how long it took to reserve and to settle.
-async fn client(
-    redis: Redis,
-    mut random: Random,
-    rate: u64,
-    clients: u64,
-    counted: Duration,
-) -> Fallible<Vec<[Duration; 2]>> {
+/// What the server says of the script: how long a call of it takes, and how many there were.
+fn script(server: &RedisServer) -> String {
+    let stats = server.say(&["INFO", "commandstats"]);
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:")).unwrap_or_default();
+    let field = |name: &str| line.split(',').find_map(|field| field.strip_prefix(name)).unwrap_or("-").to_owned();
+    format!("{} | {}", field("usec_per_call="), field("calls="))
+}
+
+/// How long each call that is counted waited before it and after it.
+fn every_client(plan: &Plan, asks: Asks, url: &str) -> Fallible<Vec<(Duration, Duration)>> {
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..plan.clients)
+            .map(|seed| {
+                scope.spawn(move || {
+                    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+                    let redis = Redis::new(url.parse()?, "bench");
+                    runtime.block_on(client(redis, Random(seed), plan, asks))
+                })
+            })
+            .collect();
+        let mut all = Vec::new();
+        for client in clients {
+            all.extend(client.join().map_err(|_| "a client panicked")??);
+        }
+        Ok(all)
+    })
+}
+
+/// One client's share of the calls.
+async fn client(redis: Redis, mut random: Random, plan: &Plan, asks: Asks) -> Fallible<Vec<(Duration, Duration)>> {
     let most = Some(Nano::HIGHEST_CEILING);
     let ceilings = Ceilings { run: most, day: most, all: most };
-    let books = Shared::new(Clerks::new(redis), "bench", ceilings, Duration::from_mins(10));
+    let books = Shared::new(Clerks::new(redis.clone()), "bench", ceilings, Duration::from_mins(10));
     let gate = Arc::new(Gate::shared(books, Arc::new(Hall::new(None))));
-    let account = Arc::new(account(2 * 60 * rate));
+    let account = Arc::new(account(2 * 60 * plan.rate));
     let (began, mut calls) = (Instant::now(), JoinSet::new());
     let mut next = began;
     loop {
-        next += Duration::from_micros(random.gap(1_000_000 * clients / rate));
-        if next >= began + WARM_UP + counted {
+        next += Duration::from_micros(random.gap(1_000_000 * plan.clients / plan.rate));
+        if next >= began + WARM_UP + Duration::from_secs(plan.seconds) {
             break;
         }
         tokio::time::sleep_until(next).await;
-        let (gate, account) = (Arc::clone(&gate), Arc::clone(&account));
+        let (gate, account, redis) = (Arc::clone(&gate), Arc::clone(&account), redis.clone());
         let (counts, lasts) = (next >= began + WARM_UP, CALL * 2 * u32::try_from(random.below(1_000))? / 1_000);
-        calls.spawn(async move { call(&gate, &account, lasts).await.map(|times| counts.then_some(times)) });
+        calls.spawn(async move {
+            let times = match asks {
+                Asks::Pings => pings(&redis, lasts).await,
+                Asks::Steps => steps(&gate, &account, lasts).await,
+            };
+            times.map(|times| counts.then_some(times))
+        });
     }
     let mut counted = Vec::new();
     while let Some(times) = calls.join_next().await {
@@ -147,18 +170,28 @@ async fn client(
     Ok(counted)
 }
 
-async fn call(gate: &Gate, account: &AccountSpec, lasts: Duration) -> Fallible<[Duration; 2]> {
+async fn pings(redis: &Redis, lasts: Duration) -> Fallible<(Duration, Duration)> {
+    let asked = Instant::now();
+    redis.ping().await?;
+    let before = asked.elapsed();
+    tokio::time::sleep(lasts).await;
+    let ended = Instant::now();
+    redis.ping().await?;
+    Ok((before, ended.elapsed()))
+}
+
+async fn steps(gate: &Gate, account: &AccountSpec, lasts: Duration) -> Fallible<(Duration, Duration)> {
     let stop = CancellationToken::new();
     let asked = Instant::now();
     let reserved = gate.reserve(&[account], TOKENS, Nano(2_000_000), &stop).await;
     let (_, reservation) = reserved.map_err(|why| format!("no reservation: {why:?}"))?;
-    let reserve = asked.elapsed();
+    let before = asked.elapsed();
     tokio::time::sleep(lasts).await;
     let ended = Instant::now();
     if !gate.settle_beside(&reservation, TOKENS - 100, Nano(1_500_000), End::Settled).await {
         return Err("a call could not be settled".into());
     }
-    Ok([reserve, ended.elapsed()])
+    Ok((before, ended.elapsed()))
 }
 
 /// With all limits there are.
