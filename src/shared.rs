@@ -30,7 +30,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 pub use address::Address;
-pub use script::Script;
+pub use script::{Function, Script};
 
 use crate::retry::jitter;
 use crate::state::StateError;
@@ -125,6 +125,16 @@ impl Redis {
         step.one_slot().map_err(|why| self.failed(why))?;
         let (number, mut connection) = self.connection().await?;
         let answer = timeout(ANSWER, step.invoke(&mut connection)).await;
+        self.answered(number, answer).await
+    }
+
+    /// Gives the server a function; see [`Function`], which does it by itself where it is called.
+    ///
+    /// # Errors
+    /// As [`Redis::command`].
+    pub async fn load(&self, function: &Function) -> Result<(), StateError> {
+        let (number, mut connection) = self.connection().await?;
+        let answer = timeout(ANSWER, function.load(&mut connection)).await;
         self.answered(number, answer).await
     }
 

@@ -36,7 +36,7 @@ fn reserve(id: &str, tokens: u64, bound: u64, ceilings: Ceilings) -> Step {
 }
 
 fn settle(id: &str, tokens: u64, cost: u64, end: End) -> Step {
-    Step::Settle { id: id.to_owned(), tokens, cost: Nano(cost), end }
+    Step::Settle { id: id.to_owned(), run: "r".into(), tokens, cost: Nano(cost), end }
 }
 
 /// One step of account `a`, with so many places.
@@ -123,7 +123,7 @@ async fn compare(books: &Books, limits: Limits, batches: &[(u64, Vec<Event>)]) -
                 Event::Back { which } if !open.is_empty() => {
                     let (id, appointment) = open.remove(which % open.len());
                     model.give_back(&appointment);
-                    (Step::Back { id }, None)
+                    (Step::Back { id, run: "r".into() }, None)
                 }
                 Event::Pause { seconds } => {
                     model.pause_until(now + seconds * SECOND);
@@ -245,6 +245,39 @@ async fn a_declaration_that_was_lowered_is_kept_to_whatever_was_learned_under_th
 }
 
 #[tokio::test]
+async fn what_was_sent_counts_under_limits_that_were_changed_since() {
+    let limits = |spread_seconds| {
+        let limits = Limits { requests_per_minute: Some(60), tokens_per_minute: Some(1_000), ..unlimited() };
+        Account::new(Limits { spread_seconds, ..limits })
+    };
+    // Windows of another length have buckets of another number.
+    for (n, spreads) in [&[10.0][..], &[10.0, 30.0], &[10.0, 30.0, 0.0, 10.0]].iter().enumerate() {
+        let books = books(&format!("changed-{n}"));
+        let go = one(&books.at(START), &limits(spreads[0]), 0, reserve("a", 1_000, 1, Ceilings::default())).await;
+        assert_eq!(go.reserved(), Answer::Go { delay: Duration::ZERO });
+        for spread in *spreads {
+            one(&books.at(START + SECOND), &limits(*spread), 0, Step::Away).await;
+        }
+        let last = limits(spreads[spreads.len() - 1]);
+        let said = one(&books.at(START + SECOND), &last, 0, reserve("b", 1, 1, Ceilings::default())).await;
+        let Answer::Go { delay } = said.reserved() else { panic!("{said:?}") };
+        // By the pace alone it would go after 58.5 s.
+        assert!((59..61).contains(&delay.as_secs()), "{spreads:?}: {delay:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_lost_its_functions_is_given_them_again_and_has_lost_nothing_else() {
+    let redis = Redis::new(RedisServer::shared().parse().unwrap(), "functions");
+    let (books, account) = (Books::new(redis.clone()), Account::new(unlimited()));
+    one(&books, &account, 1, reserve("a", 1, 40, Ceilings::default())).await;
+    redis.command::<()>(redis::cmd("FUNCTION").arg("FLUSH")).await.unwrap();
+    assert_eq!(one(&books, &account, 1, reserve("b", 1, 40, Ceilings::default())).await.reserved(), Answer::Busy);
+    one(&books, &account, 1, settle("a", 1, 30, End::Settled)).await;
+    assert_eq!(books.totals("r").await.unwrap(), Totals { calls: 1, spent: Nano(30), unconfirmed: Nano::ZERO });
+}
+
+#[tokio::test]
 async fn a_store_that_knows_of_fewer_takings_than_its_caller_holds_what_is_limited_by_the_minute() {
     let books = books("lost");
     let hold = async |account: &str, limits: Limits| {
@@ -296,7 +329,11 @@ async fn one_batch_counts_what_it_has_reserved_itself() {
     let go = Answer::Go { delay: Duration::ZERO };
     assert_eq!(said.iter().map(Said::reserved).collect::<Vec<_>>(), [go.clone(), go.clone(), Answer::Reserved]);
     // An end and a beginning: the money and the place of the one are there for the other.
-    let steps = [settle("a", 1, 5, End::Settled), Step::Back { id: "b".to_owned() }, reserve("c", 1, 40, ceilings)];
+    let steps = [
+        settle("a", 1, 5, End::Settled),
+        Step::Back { id: "b".to_owned(), run: "r".into() },
+        reserve("c", 1, 40, ceilings),
+    ];
     let said = books.take(place, &steps.iter().collect::<Vec<_>>()).await.unwrap();
     assert_eq!(said[2].reserved(), go);
     let totals = Totals { calls: 1, spent: Nano(45), unconfirmed: Nano::ZERO };

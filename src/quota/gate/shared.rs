@@ -1,6 +1,6 @@
 //! The gate of a fleet: quota and money in Redis, reserved together in one atomic step.
 //!
-//! The arithmetic is that of [`Account`], written again in a script ([`shared.lua`](self)); a test holds the two together over
+//! The arithmetic is that of [`Account`], written again in Lua ([`shared.lua`](self)) as a function of the server's; a test holds the two together over
 //! random histories. All of it lies under one hash tag. The clock is the server's: what comes back is a delay, so a worker's
 //! own clock may be wrong. A reservation is a lease: a holder that dies gives back its place in the concurrency, and its call
 //! counts at its worst case, as unconfirmed.
@@ -246,7 +246,8 @@ impl Shared {
 
     /// See [`super::Gate::settle_beside`].
     pub(super) async fn settle_once(&self, taken: &Taken, tokens: u64, cost: Nano, end: End) -> Result<(), StateError> {
-        taken.clerk.take(Step::Settle { id: taken.id.clone(), tokens, cost, end }).await?;
+        let (id, run) = (taken.id.clone(), Arc::clone(&self.run));
+        taken.clerk.take(Step::Settle { id, run, tokens, cost, end }).await?;
         self.see(cost, end);
         Ok(())
     }
@@ -261,7 +262,8 @@ impl Shared {
     }
 
     pub(super) async fn give_back(&self, taken: Taken, stop: &CancellationToken) {
-        while let Err(error) = taken.clerk.take(Step::Back { id: taken.id.clone() }).await {
+        let back = Step::Back { id: taken.id, run: Arc::clone(&self.run) };
+        while let Err(error) = taken.clerk.take(back.clone()).await {
             if state_pause(&error, stop).await.is_err() {
                 tracing::warn!(%error, "a call that was not sent could not be taken back and counts at its worst case");
                 return;

@@ -138,10 +138,10 @@ impl Clerk {
     /// A reservation that nobody waits for any more is given back.
     fn tell(self: &Arc<Self>, step: Step, tell: oneshot::Sender<Result<Heard, StateError>>, heard: Heard) {
         if let Err(Ok((said, _))) = tell.send(Ok(heard))
-            && let Step::Reserve { id, .. } = step
+            && let Step::Reserve { id, run, .. } = step
             && matches!(said.reserved(), Answer::Go { .. })
         {
-            self.put(Step::Back { id }, oneshot::channel().0);
+            self.put(Step::Back { id, run }, oneshot::channel().0);
         }
     }
 }

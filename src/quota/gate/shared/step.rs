@@ -1,4 +1,4 @@
-//! The script with its arguments and answers: many steps of one account, taken together.
+//! The function of the server with its arguments and answers: many steps of one account, taken together.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -10,14 +10,15 @@ use crate::price::Nano;
 use crate::quota::clock::{self, micros};
 use crate::quota::ledger::{End, Totals};
 use crate::quota::{Account, Cut, HORIZON, LONGEST_ABSENCE, NamedLimit, Refusal, Scarce, Why, day};
-use crate::shared::{Redis, Script};
+use crate::shared::{Function, Redis};
 use crate::state::StateError;
 
 /// Where ceilings are that were set for the whole fleet.
 const PER_DAY: &str = "ceiling:d";
 const IN_ALL: &str = "ceiling:t";
 
-static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("../shared.lua")));
+static STEPS: LazyLock<Function> =
+    LazyLock::new(|| Function::new("aurelia_quota", include_str!("../shared.lua"), "take_steps"));
 
 /// All quota and money of a fleet. Clones share it.
 #[derive(Debug, Clone)]
@@ -95,6 +96,8 @@ pub enum Step {
     Settle {
         /// Its id.
         id: String,
+        /// Whose money it is.
+        run: Arc<str>,
         /// Tokens it took.
         tokens: u64,
         /// What it cost.
@@ -106,6 +109,8 @@ pub enum Step {
     Back {
         /// Its id.
         id: String,
+        /// Whose money it is.
+        run: Arc<str>,
     },
     /// Nothing is sent for so long.
     Pause(Duration),
@@ -117,7 +122,7 @@ pub enum Step {
     Away,
 }
 
-/// What the script says of one step.
+/// What is said of one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said(Vec<u64>);
 
@@ -130,7 +135,7 @@ pub struct Known {
     pub lost: bool,
 }
 
-/// An account as the script is told of it.
+/// An account as the server is told of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
     /// Its name.
@@ -180,6 +185,11 @@ impl Books {
         Self { redis: self.redis.clone(), clock: Some(clock) }
     }
 
+    /// Whether the server lets itself be given what it needs for this.
+    pub async fn load(&self) -> Result<(), StateError> {
+        self.redis.load(&STEPS).await
+    }
+
     /// What a run has cost: calls with an end, and the worst case of those without.
     pub async fn totals(&self, run: &str) -> Result<Totals, StateError> {
         let Money { calls, spent, reserved, unconfirmed } = self.money(Of::Run(run)).await?;
@@ -193,18 +203,20 @@ impl Books {
             Of::Day => format!("d:{}", self.clock.unwrap_or_else(clock::now) / day::DAY),
             Of::All => "t".to_owned(),
         };
-        let text: Option<String> = self.redis.command(redis::cmd("HGET").arg(self.key("money")).arg(of)).await?;
-        let text = text.unwrap_or_default();
-        let mut numbers = text.split(' ').map(|number| number.parse().unwrap_or(0));
-        let mut next = || numbers.next().unwrap_or(0);
-        let (calls, [spent, reserved, unconfirmed]) = (next(), [next(), next(), next()].map(Nano));
-        Ok(Money { calls, spent, reserved, unconfirmed })
+        let raw: Option<Vec<u8>> = self.redis.command(redis::cmd("HGET").arg(self.books()).arg(of)).await?;
+        let raw = raw.unwrap_or_default();
+        let number = |index: usize| {
+            let bytes = raw.get(index * 8..index * 8 + 8).and_then(|bytes| bytes.try_into().ok());
+            bytes.map_or(0, u64::from_le_bytes)
+        };
+        let [spent, reserved, unconfirmed] = [1, 2, 3].map(|index| Nano(number(index)));
+        Ok(Money { calls: number(0), spent, reserved, unconfirmed })
     }
 
     /// The ceilings over a day and over all that were set for the whole fleet; they win over each worker's configuration.
     pub async fn set_ceilings(&self) -> Result<(Option<Nano>, Option<Nano>), StateError> {
         let mut get = redis::cmd("HMGET");
-        get.arg(self.key("money")).arg(PER_DAY).arg(IN_ALL);
+        get.arg(self.books()).arg(PER_DAY).arg(IN_ALL);
         let [day, all]: [Option<u64>; 2] = self.redis.command(&get).await?;
         Ok((day.map(Nano), all.map(Nano)))
     }
@@ -226,7 +238,7 @@ impl Books {
 
     async fn set_ceiling(&self, field: &str, ceiling: Option<Nano>) -> Result<(), StateError> {
         let mut set = redis::cmd(if ceiling.is_some() { "HSET" } else { "HDEL" });
-        set.arg(self.key("money")).arg(field);
+        set.arg(self.books()).arg(field);
         if let Some(ceiling) = ceiling {
             set.arg(ceiling.0);
         }
@@ -251,19 +263,22 @@ impl Books {
         numbers.extend(place.limits.parameters());
         numbers.extend(day::midnights(&place.limits.limits().day_resets, now));
         numbers.extend([day::GUARD, u64::from(place.concurrency)]);
+        let numbers: Vec<u8> = numbers.into_iter().flat_map(u64::to_le_bytes).collect();
         let steps: Vec<_> = steps.iter().map(|step| step.json()).collect();
-        let mut asked = json!({"a": place.account, "k": known, "n": numbers, "s": steps});
-        if let Some(clock) = self.clock {
-            asked["c"] = clock.into();
-        }
-        let account = self.key(&format!("account:{}", place.account));
-        let script = SCRIPT.on(&account).key(&self.key("in-flight")).key(&self.key("open")).key(&self.key("leases"));
-        let script = script.key(&self.key("money")).arg(asked.to_string());
-        let answers: Vec<Vec<Value>> = self.redis.run(&script).await?;
+        let mut asked = vec![json!(place.account), json!(known), json!(steps)];
+        asked.extend(self.clock.map(|clock| json!(clock)));
+        let step = STEPS.on(&self.books()).key(&self.key(&format!("counts:{}", place.account)));
+        let step = step.arg(json!(asked).to_string()).arg(numbers);
+        let answers: Vec<Vec<Value>> = self.redis.run(&step).await?;
         let numbers = |answer: Vec<Value>| answer.iter().map(|value| whole(value).unwrap_or(0)).collect();
         let mut said: Vec<_> = answers.into_iter().map(|answer| Said(numbers(answer))).collect();
         let last = said.pop().unwrap_or(Said(Vec::new()));
         Ok((said, Known { takings: last.number(0), lost: last.number(1) > 0 }))
+    }
+
+    /// Where money is, with what is set for it.
+    fn books(&self) -> String {
+        self.key("books")
     }
 
     fn key(&self, name: &str) -> String {
@@ -272,7 +287,7 @@ impl Books {
 }
 
 impl Step {
-    /// As the script reads it.
+    /// As the server reads it.
     fn json(&self) -> serde_json::Value {
         let exact = |amount: Nano| i64::try_from(amount.min(Nano::HIGHEST_CEILING).0).unwrap_or(i64::MAX);
         let ceiling = |ceiling: Option<Nano>| ceiling.map_or(-1, exact);
@@ -281,13 +296,13 @@ impl Step {
                 let [of_run, of_day, of_all] = [ceilings.run, ceilings.day, ceilings.all].map(ceiling);
                 json!(["reserve", id, run, tokens, exact(*bound), micros(*lease), of_run, of_day, of_all])
             }
-            Self::Settle { id, tokens, cost, end } => {
-                json!(["settle", id, tokens, exact(*cost), *end == End::Unconfirmed])
+            Self::Settle { id, run, tokens, cost, end } => {
+                json!(["settle", id, run, tokens, exact(*cost), *end == End::Unconfirmed])
             }
-            Self::Back { id } => json!(["back", id]),
-            Self::Pause(pause) => json!(["pause", "", micros(*pause)]),
+            Self::Back { id, run } => json!(["back", id, run]),
+            Self::Pause(pause) => json!(["pause", "", "", micros(*pause)]),
             Self::Refused(pause, Refusal { ago, tokens, limit: NamedLimit { of, per_minute } }) => {
-                json!(["refused", "", micros(*pause), ago, tokens, of.name(), per_minute.unwrap_or(0)])
+                json!(["refused", "", "", micros(*pause), ago, tokens, of.name(), per_minute.unwrap_or(0)])
             }
             Self::Park => json!(["park", ""]),
             Self::Away => json!(["away", ""]),
@@ -349,5 +364,33 @@ fn whole(value: &Value) -> Option<u64> {
         Value::BulkString(text) => str::from_utf8(text).ok()?.parse().ok(),
         Value::SimpleString(text) => text.parse().ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::Limits;
+
+    #[test]
+    fn the_counts_of_any_log_have_room_at_the_server() {
+        let code = include_str!("../shared.lua");
+        let room = code.split("local ROOM = ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+        let room: u64 = room.parse().unwrap();
+        for spread_seconds in (0..=600).map(|tenths| f64::from(tenths) / 10.0) {
+            for requests in [None, Some(1), Some(13), Some(100), Some(6_000), Some(1_000_000)] {
+                let limits = Limits {
+                    requests_per_minute: requests,
+                    tokens_per_minute: Some(2_000_000),
+                    requests_per_day: None,
+                    day_resets: jiff::tz::TimeZone::UTC,
+                    spread_seconds,
+                };
+                let numbers = Account::new(limits).parameters();
+                for buckets in [numbers[3], numbers[7], numbers[14]] {
+                    assert!(buckets * 8 <= room, "{buckets} buckets for {requests:?} and {spread_seconds} s");
+                }
+            }
+        }
     }
 }
