@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Finding;
+use crate::quota::gate::shared::step::Books;
 use crate::shared::Redis;
 
 /// The oldest version that is used.
@@ -36,7 +37,23 @@ pub(super) async fn look(redis: &Redis) -> Vec<Finding> {
     let asked: Result<BTreeMap<String, String>, _> =
         redis.command(::redis::cmd("CONFIG").arg("GET").arg("appendfsync")).await;
     let fsync = asked.map(|found| found.get("appendfsync").cloned().unwrap_or_default()).map_err(|e| e.to_string());
-    vec![version(&facts), policy(&facts), persistence(&facts, fsync.as_deref().map_err(String::as_str))]
+    let persistence = persistence(&facts, fsync.as_deref().map_err(String::as_str));
+    vec![version(&facts), functions(redis).await, policy(&facts), persistence]
+}
+
+/// Quota and money are reckoned by a function of the server's.
+async fn functions(redis: &Redis) -> Finding {
+    const NAME: &str = "redis functions";
+    match Books::new(redis.clone()).load().await {
+        Ok(()) => Finding::ok(NAME, "it takes functions, which quota and money need"),
+        Err(error) => Finding::wrong(
+            NAME,
+            format!(
+                "it takes no functions, which quota and money need ({error}); allow its user FUNCTION LOAD and FCALL by: redis-cli \
+                 ACL SETUSER NAME +function +fcall"
+            ),
+        ),
+    }
 }
 
 fn version(facts: &BTreeMap<&str, &str>) -> Finding {

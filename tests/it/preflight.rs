@@ -80,6 +80,7 @@ fn where_all_is_well_it_ends_with_0_and_says_what_it_assumes() {
         ("delivery deadline", "taken to be 1800 s"),
         ("broker management", "is assumed"),
         ("redis", "Redis "),
+        ("redis functions", "it takes functions"),
         ("redis memory", "noeviction"),
         ("redis persistence", "within the last second"),
         ("ffmpeg", "ffprobe version"),
@@ -109,6 +110,9 @@ fn a_redis_that_may_throw_replies_away_fails_and_one_that_forgets_is_warned_of()
     let url = format!("redis://worker:{password}@127.0.0.1:{}", server.port());
     let limited = worker(&work, &Broker::shared(), &url).secret("UNUSED", password).run().expect(0);
     one(&limited, "redis persistence", "warning", "CONFIG is denied");
+    server.say(&["ACL", "SETUSER", "worker", "+config", "-function"]);
+    let denied = worker(&work, &Broker::shared(), &url).secret("UNUSED", password).run().expect(64);
+    one(&denied, "redis functions", "failed", "ACL SETUSER NAME +function +fcall");
     let wrong = url.replace(password, "hush-that-is-wrong-82");
     let output = worker(&work, &Broker::shared(), &wrong).secret("UNUSED", "hush-that-is-wrong-82").run().expect(64);
     one(&output, "redis", "failed", "correct user and password in shared.url");
