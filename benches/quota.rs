@@ -37,6 +37,9 @@ const TOKENS: u64 = 3_000;
 /// The first seconds are not counted: connections are made, and the script is sent.
 const WARM_UP: Duration = Duration::from_secs(2);
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// What can be changed: `cargo bench --bench quota -- --seconds 5 --rate 500`.
@@ -92,7 +95,7 @@ enum Asks {
 fn bench(plan: &Plan) -> Fallible<()> {
     print(&format!("{} calls a second of {} clients, {} s each\n", plan.rate, plan.clients, plan.seconds));
     print(
-        "| appendfsync | calls/s | before, ms: p50 | p99 | longest | after, ms: p50 | p99 | longest | script, us a call | calls |",
+        "| appendfsync | calls/s | before, ms: p50 | p99 | longest | after, ms: p50 | p99 | longest | function, us a call | calls |",
     );
     print("|---|---|---|---|---|---|---|---|---|---|");
     for (appendfsync, asks) in [("everysec", Asks::Pings), ("everysec", Asks::Steps), ("always", Asks::Steps)] {
@@ -101,7 +104,7 @@ fn bench(plan: &Plan) -> Fallible<()> {
         let name = if asks == Asks::Pings { "`PING`" } else { appendfsync };
         let done = u64::try_from(before.len())?;
         let (before, after) = (quantiles(&mut before)?, quantiles(&mut after)?);
-        print(&format!("| {name} | {} | {before} | {after} | {} |", done / plan.seconds, script(&server)));
+        print(&format!("| {name} | {} | {before} | {after} | {} |", done / plan.seconds, function(&server)));
         // The clients begin that many, however slow the answers are.
         if done * 100 < plan.rate * plan.seconds * 95 {
             return Err(format!("only {done} calls were made in {} s", plan.seconds).into());
@@ -110,10 +113,10 @@ fn bench(plan: &Plan) -> Fallible<()> {
     Ok(())
 }
 
-/// What the server says of the script: how long a call of it takes, and how many there were.
-fn script(server: &RedisServer) -> String {
+/// What the server says of the function: how long a call of it takes, and how many there were.
+fn function(server: &RedisServer) -> String {
     let stats = server.say(&["INFO", "commandstats"]);
-    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:")).unwrap_or_default();
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_fcall:")).unwrap_or_default();
     let field = |name: &str| line.split(',').find_map(|field| field.strip_prefix(name)).unwrap_or("-").to_owned();
     format!("{} | {}", field("usec_per_call="), field("calls="))
 }
