@@ -44,16 +44,15 @@ pub(super) async fn look(redis: &Redis) -> Vec<Finding> {
 /// Quota and money are reckoned by a function of the server's.
 async fn functions(redis: &Redis) -> Finding {
     const NAME: &str = "redis functions";
-    match Books::new(redis.clone()).load().await {
-        Ok(()) => Finding::ok(NAME, "it takes functions, which quota and money need"),
-        Err(error) => Finding::wrong(
-            NAME,
-            format!(
-                "it takes no functions, which quota and money need ({error}); allow its user FUNCTION LOAD and FCALL by: redis-cli \
-                 ACL SETUSER NAME +function +fcall"
-            ),
-        ),
+    let Err(error) = Books::new(redis.clone()).probe().await else {
+        return Finding::ok(NAME, "it takes functions, which quota and money need");
+    };
+    let why = error.to_string();
+    if ["NoPerm", "NOPERM", "unknown command"].iter().any(|word| why.contains(word)) {
+        let way = "allow its user all commands on its keys, FUNCTION LOAD and FCALL among them: redis-cli ACL SETUSER NAME +@all";
+        return Finding::wrong(NAME, format!("it may not take functions, which quota and money need ({why}); {way}"));
     }
+    Finding::away(NAME, format!("it takes no functions at present, which quota and money need ({why})"))
 }
 
 fn version(facts: &BTreeMap<&str, &str>) -> Finding {

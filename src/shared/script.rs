@@ -13,7 +13,7 @@ use redis::{Cmd, FromRedisValue, RedisError, RedisResult, ToRedisArgs};
 pub struct Script(redis::Script);
 
 /// A function, in a library of its own under the same name. Code of another version has another name, so that workers of
-/// several versions share a server.
+/// several versions share a server; what the code keeps there it must itself tell apart.
 pub struct Function {
     name: String,
     library: String,

@@ -267,6 +267,36 @@ async fn what_was_sent_counts_under_limits_that_were_changed_since() {
 }
 
 #[tokio::test]
+async fn an_account_whose_counts_were_lost_is_itself_again_after_a_minute() {
+    let redis = Redis::new(RedisServer::shared().parse().unwrap(), "counts-lost");
+    let books = Books::new(redis.clone());
+    let account = Account::new(Limits { requests_per_minute: Some(60), ..unlimited() });
+    let ask = async |seconds: u64| {
+        let step = reserve(&format!("at-{seconds}"), 1, 1, Ceilings::default());
+        one(&books.at(START + seconds * SECOND), &account, 0, step).await.reserved()
+    };
+    for second in 0..50 {
+        assert_eq!(ask(second).await, Answer::Go { delay: Duration::ZERO }, "{second}");
+    }
+    redis.command::<()>(redis::cmd("DEL").arg(redis.key("quota", "counts:a"))).await.unwrap();
+    // What is known of the total keeps it back, as far as it may be true.
+    for second in (120..170).chain(600..650) {
+        assert_eq!(ask(second).await, Answer::Go { delay: Duration::ZERO }, "{second}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_back_and_made_again_in_one_batch_is_open() {
+    let (books, account) = (books("again"), Account::new(unlimited()));
+    let again = reserve("a", 1, 40, Ceilings::default());
+    one(&books, &account, 1, again.clone()).await;
+    let place = Place { account: "a", limits: &account, concurrency: 1 };
+    books.take(place, &[&Step::Back { id: "a".to_owned(), run: "r".into() }, &again]).await.unwrap();
+    one(&books, &account, 1, settle("a", 1, 30, End::Settled)).await;
+    assert_eq!(books.totals("r").await.unwrap(), Totals { calls: 1, spent: Nano(30), unconfirmed: Nano::ZERO });
+}
+
+#[tokio::test]
 async fn a_server_that_lost_its_functions_is_given_them_again_and_has_lost_nothing_else() {
     let redis = Redis::new(RedisServer::shared().parse().unwrap(), "functions");
     let (books, account) = (Books::new(redis.clone()), Account::new(unlimited()));

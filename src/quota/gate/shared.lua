@@ -5,6 +5,8 @@
 -- It is a function of the server's, since every call of a fleet waits for it twice and making the functions below for each
 -- call would be a quarter of its work. So what is declared here outlives a call: `begin` sets all of it anew.
 --
+-- What it keeps has no version: code that reads it otherwise takes other names for it, or all workers are stopped in between.
+--
 -- Keys: the books, and the counts of the account. The books have the account ('account:'), its refusals ('requests:' and
 -- 'tokens:') and its calls in flight ('places:'); open calls ('call:'); the money of each run ('r:'), of each day ('d:') and of all
 -- ('t'); and what an operator has set for that ('ceiling:'), which wins over what the caller brings. All in one hash, since each
@@ -53,6 +55,8 @@ local function advance(l, bucket)
   if bucket <= l.h then return end
   local first, fresh, total = l.h % l.n, min(bucket - l.h, l.n), l.t
   for passed = bucket + 1 - fresh, bucket do total = max(0, total - count(l, passed % l.n)) end
+  -- Whatever was lost of the counts.
+  if fresh == l.n then total = 0 end
   -- What was the newest is written down, and those between are empty.
   local written = string.sub(ZEROS, 1, fresh * 8 - 8)
   written = (fresh < l.n and struct.pack('<d', l.c) or string.sub(ZEROS, 1, 8)) .. written
@@ -93,11 +97,13 @@ local function earliest(l, from, amount)
   for bucket = oldest(l), l.h do
     local leaves = (bucket + 1) * l.w + l.reach
     if leaves > at then
-      if held + amount <= l.limit then break end
+      if held + amount <= l.limit then return at end
       at = leaves
     end
     held = max(0, held - count(l, bucket % l.n))
   end
+  -- Nothing, where no counts were lost.
+  l.t = l.t - held
   return at
 end
 -- A log whose place among the counts is `area`, and what the caller knows of it from N[`at`] on.
@@ -393,7 +399,7 @@ local function close(id, call, spent, unconfirmed, sent)
   calls[id], opened[id], closed[#closed + 1] = nil, nil, 'call:' .. id
 end
 -- The holder of an expired lease is dead: its slot is free, and its call counts at its worst case. One that is just being
--- told of is alive. Some are looked at once a second, all of them in a minute.
+-- told of is alive. Some are looked at once a second, all of them in a minute or two of an account that is in use.
 local function reap()
   if now < reaped + 1000000 then return end
   reaped = now
@@ -565,8 +571,9 @@ local function finish()
     also('call:' .. id, struct.pack(CALL, call.ends, call.tokens, call.bound, call.at, call.place, call.day,
       #account, account, #call.run, call.run))
   end
-  write('HSET', written)
+  -- What was closed may have been opened again.
   write('HDEL', closed)
+  write('HSET', written)
 end
 
 local function take_steps(keys, args)

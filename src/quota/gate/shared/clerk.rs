@@ -1,6 +1,6 @@
 //! Steps of one account, gathered: what is asked for while one call is under way goes together with the next.
 //!
-//! A step alone costs the server ten times what it costs in company, so under load it is the batch that makes the difference;
+//! A step alone costs the server eight times what it costs in company, so under load it is the batch that makes the difference;
 //! without load nothing waits. Steps are taken in the order in which they came.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::price::Nano;
 use crate::quota::clock::{self, micros};
 use crate::quota::ledger::{End, Totals};
-use crate::quota::{Account, Cut, HORIZON, LONGEST_ABSENCE, NamedLimit, Refusal, Scarce, Why, day};
+use crate::quota::{Account, Cut, HORIZON, LONGEST_ABSENCE, Limits, NamedLimit, Refusal, Scarce, Why, day};
 use crate::shared::{Function, Redis};
 use crate::state::StateError;
 
@@ -185,9 +185,17 @@ impl Books {
         Self { redis: self.redis.clone(), clock: Some(clock) }
     }
 
-    /// Whether the server lets itself be given what it needs for this.
-    pub async fn load(&self) -> Result<(), StateError> {
-        self.redis.load(&STEPS).await
+    /// Whether the server takes what it needs for this, and does it: asks after an account that nobody has.
+    pub async fn probe(&self) -> Result<(), StateError> {
+        self.redis.load(&STEPS).await?;
+        let limits = Account::new(Limits {
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            requests_per_day: None,
+            day_resets: jiff::tz::TimeZone::UTC,
+            spread_seconds: 0.0,
+        });
+        self.take(Place { account: "preflight", limits: &limits, concurrency: 0 }, &[&Step::Away]).await.map(|_| ())
     }
 
     /// What a run has cost: calls with an end, and the worst case of those without.
@@ -370,7 +378,6 @@ fn whole(value: &Value) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quota::Limits;
 
     #[test]
     fn the_counts_of_any_log_have_room_at_the_server() {
