@@ -101,13 +101,17 @@ pub(crate) fn used(prefix: &str, case: Case) -> Used {
     }
     let (to, last) = at(from + PERIOD * case.periods);
     let (stats, seconds) = (sim.stats(), to.as_secs_f64() - from.as_secs_f64());
-    let mut told = false;
+    let (mut told, mut cuts) = (false, 0.0);
     for worker in workers {
+        cuts += worker.metric("aurelia_quota_cuts_total");
         let ended = worker.kill();
         assert_eq!(ended.code, None, "there was not work enough");
-        told |= ended.stderr.contains("calls are refused: fewer requests per minute are used");
+        let warnings = ended.stderr.matches("calls are refused: fewer requests per minute are used").count();
+        assert!(warnings < 2, "once an hour: {}", ended.stderr);
+        told |= warnings > 0;
     }
     assert_eq!(told, stats.limit_violations > 2, "a limit that turns out lower is told of");
+    assert_eq!(told, cuts > 0.0, "and counted");
     let LimitUse { admitted, refused, peak_requests, .. } = last;
     let (calls, refusals) = (admitted - first.admitted, refused - first.refused);
     // No job is lost to a refusal, nor a try: those that are done had all their calls.
