@@ -206,7 +206,7 @@ impl Desk {
         match halt {
             Halt::Stopped if self.fleet.shutdown.drain.is_cancelled() => End::GiveBack,
             Halt::Stopped => End::Continue,
-            Halt::Wait { until, reason, .. } => End::Park(tier(until), reason),
+            Halt::Wait { until, reason, .. } => End::Park(tier(until, reason), reason),
             Halt::Budget(why) => {
                 tracing::warn!(why, "jobs wait for money");
                 End::Park(Tier::TenMinutes, "budget")
@@ -234,9 +234,27 @@ impl Desk {
     }
 }
 
-/// The longest wait that is over by then, so that nothing waits too long.
-fn tier(until: jiff::Timestamp) -> Tier {
+/// The longest wait that is over by then, so that nothing waits too long. Money may be given before.
+fn tier(until: jiff::Timestamp, reason: &str) -> Tier {
     let left = until.duration_since(jiff::Timestamp::now());
     let left = Duration::try_from(left).unwrap_or_default();
-    Tier::ALL.into_iter().rev().find(|tier| tier.wait() <= left).unwrap_or(Tier::TenSeconds)
+    let longest = if reason == "budget" { Tier::TenMinutes.wait() } else { Tier::Hour.wait() };
+    let mut tiers = Tier::ALL.into_iter().rev();
+    tiers.find(|tier| tier.wait() <= left.min(longest)).unwrap_or(Tier::TenSeconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_back_when_its_wait_is_over_and_within_ten_minutes_where_it_waits_for_money() {
+        let at = |minutes: i64, reason| tier(jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes), reason);
+        assert_eq!(
+            [2, 11, 61, 900].map(|minutes| at(minutes, "quota")),
+            [Tier::Minute, Tier::TenMinutes, Tier::Hour, Tier::Hour]
+        );
+        assert_eq!([11, 900].map(|minutes| at(minutes, "budget")), [Tier::TenMinutes; 2]);
+        assert_eq!(at(0, "budget"), Tier::TenSeconds);
+    }
 }
