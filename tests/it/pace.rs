@@ -94,22 +94,24 @@ pub(crate) fn used(prefix: &str, case: Case) -> Used {
     };
     let from = PERIOD * case.before + Duration::from_secs(1);
     let (from, first) = at(from);
-    for kill in 1..=u32::try_from(case.kills).unwrap() {
-        at(from + PERIOD * case.periods * kill / (u32::try_from(case.kills).unwrap() + 1));
-        workers.remove(0).kill();
-        workers.push(start());
-    }
-    let (to, last) = at(from + PERIOD * case.periods);
-    let (stats, seconds) = (sim.stats(), to.as_secs_f64() - from.as_secs_f64());
+    // What is told of a cut is told by the one worker whose call was refused.
     let (mut told, mut cuts) = (false, 0.0);
-    for worker in workers {
+    let mut end = |worker: Running<'_>| {
         cuts += worker.metric("aurelia_quota_cuts_total");
         let ended = worker.kill();
         assert_eq!(ended.code, None, "there was not work enough");
         let warnings = ended.stderr.matches("calls are refused: fewer requests per minute are used").count();
         assert!(warnings < 2, "once an hour: {}", ended.stderr);
         told |= warnings > 0;
+    };
+    for kill in 1..=u32::try_from(case.kills).unwrap() {
+        at(from + PERIOD * case.periods * kill / (u32::try_from(case.kills).unwrap() + 1));
+        end(workers.remove(0));
+        workers.push(start());
     }
+    let (to, last) = at(from + PERIOD * case.periods);
+    let (stats, seconds) = (sim.stats(), to.as_secs_f64() - from.as_secs_f64());
+    workers.into_iter().for_each(&mut end);
     assert_eq!(told, stats.limit_violations > 2, "a limit that turns out lower is told of");
     assert_eq!(told, cuts > 0.0, "and counted");
     let LimitUse { admitted, refused, peak_requests, .. } = last;
