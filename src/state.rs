@@ -343,6 +343,9 @@ mod tests {
         drop(state);
         let state = State::open(&path).unwrap();
         assert_eq!(state.call(count).await.unwrap(), 1);
+        // A kill loses nothing in any case; that a power cut does not either is for the disk's own word (2: FULL).
+        let synchronous = |c: &Connection| c.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0));
+        assert_eq!(state.call(synchronous).await.unwrap(), 2);
     }
 
     #[tokio::test]

@@ -192,5 +192,10 @@ fn a_fallback_needs_its_key_before_anything_is_paid_for() {
     let lacking = run(&work, &sim, &sim, &items, &recipe(&work, "recipe.toml", true)).without("OPENAI_API_KEY");
     let output = lacking.run().expect(64);
     assert!(output.sentence().contains("OPENAI_API_KEY"), "{}", output.stderr);
+    // And its price.
+    let text = fs::read_to_string(recipe(&work, "recipe.toml", true)).unwrap();
+    let unpriced = work.write("unpriced.toml", text.replace("\"gpt-4o\"", "\"gpt-99-zirkon\""));
+    let output = run(&work, &sim, &sim, &items, &unpriced).run().expect(64);
+    assert!(output.stderr.contains("gpt-99-zirkon") && output.stderr.contains("price"), "{}", output.stderr);
     assert_eq!(sim.received(), 0);
 }

@@ -173,7 +173,7 @@ fn each_format_becomes_the_same_jobs_and_a_second_time_adds_nothing() {
     );
     let parquet = bench.work.path("items.parquet");
     parquet_file(&parquet, 3, 4);
-    let all = || bench.producer().arg(&jsonl).arg(&csv).arg(&parquet);
+    let all = || bench.producer().args(["--budget-usd", "200"]).arg(&jsonl).arg(&csv).arg(&parquet);
     let summary = all().run().expect(0).json();
     counts(&summary, [("enqueued", 16), ("already", 0), ("duplicates", 0), ("rejected", 0)]);
     assert_eq!((&summary["run"], &summary["sealed"]), (&json!(RUN), &json!(true)));
@@ -192,6 +192,7 @@ fn each_format_becomes_the_same_jobs_and_a_second_time_adds_nothing() {
     assert_eq!(Path::new(row.media[0].location()), bench.work.path("clips/7.mp4"));
     let info = bench.info().unwrap();
     assert_eq!((info.enqueued, info.sealed, info.lane), (16, true, Lane::Normal));
+    assert_eq!(info.ceiling.map(|ceiling| ceiling.0), Some(200_000_000_000));
     assert!(jobs.values().all(|message| message.recipe == info.recipe));
 
     // By the offsets, and without them.

@@ -681,6 +681,7 @@ mod runs {
         assert_eq!(server.asked().len(), 2, "one download, one absent");
         no_secret(&work.out(), "open-sesame");
         assert!(!output.stderr.contains("open-sesame") && !output.stdout.contains("open-sesame"), "{}", output.stderr);
+        assert!(!output.stderr.contains("Who (a)?"), "nor a question: {}", output.stderr);
     }
 
     /// A port that nobody listens on, until somebody does, and the settings for a server there.
