@@ -64,6 +64,19 @@ pub struct Limits {
     pub spread_seconds: f64,
 }
 
+impl Limits {
+    /// An account that its provider does not limit.
+    pub fn none() -> Self {
+        Self {
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            requests_per_day: None,
+            day_resets: TimeZone::UTC,
+            spread_seconds: 0.0,
+        }
+    }
+}
+
 /// What a refusal for being too fast says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Refusal {

@@ -452,13 +452,7 @@ mod tests {
         // The discard port: nothing listens there.
         endpoint.base_url = "http://127.0.0.1:9".to_owned();
         let price = config.prices.find(Protocol::Gemini, MODEL).unwrap().clone();
-        let limits = Limits {
-            requests_per_minute: None,
-            tokens_per_minute: None,
-            requests_per_day: None,
-            day_resets: jiff::tz::TimeZone::UTC,
-            spread_seconds: 0.0,
-        };
+        let limits = Limits::none();
         let account = |key: &&str| {
             let spec = AccountSpec { name: format!("gemini/{key}"), limits: limits.clone(), concurrency: None };
             (Credential::new(*key, "secret"), spec)

@@ -20,16 +20,6 @@ fn books(prefix: &str) -> Books {
     Books::new(Redis::new(RedisServer::shared().parse().unwrap(), prefix))
 }
 
-fn unlimited() -> Limits {
-    Limits {
-        requests_per_minute: None,
-        tokens_per_minute: None,
-        requests_per_day: None,
-        day_resets: jiff::tz::TimeZone::UTC,
-        spread_seconds: 0.0,
-    }
-}
-
 fn reserve(id: &str, tokens: u64, bound: u64, ceilings: Ceilings) -> Step {
     let lease = Duration::from_mins(10);
     Step::Reserve { id: id.to_owned(), run: "r".into(), tokens, bound: Nano(bound), lease, ceilings }
@@ -197,7 +187,7 @@ async fn the_script_learns_what_the_model_learns_in_an_hour_of_calls_and_refusal
     ];
     for (name, requests, tokens, calls) in cases {
         let limits =
-            Limits { requests_per_minute: requests, tokens_per_minute: tokens, spread_seconds: 10.0, ..unlimited() };
+            Limits { requests_per_minute: requests, tokens_per_minute: tokens, spread_seconds: 10.0, ..Limits::none() };
         // Within every ten seconds. A cut, then what is refused whatever the rate; as much is no cut, more is; a long time to rise in; a fall.
         let refused = |n: usize| match n {
             5..8 | 300..304 => 3,
@@ -224,7 +214,7 @@ async fn the_script_learns_what_the_model_learns_in_an_hour_of_calls_and_refusal
 #[tokio::test]
 async fn a_declaration_that_was_lowered_is_kept_to_whatever_was_learned_under_the_old_one() {
     let books = books("lowered");
-    let minute = |n| Account::new(Limits { requests_per_minute: Some(n), ..unlimited() });
+    let minute = |n| Account::new(Limits { requests_per_minute: Some(n), ..Limits::none() });
     let delays = async |limits: &Account, from: u64| {
         let mut delays = Vec::new();
         for n in 0..8 {
@@ -247,7 +237,7 @@ async fn a_declaration_that_was_lowered_is_kept_to_whatever_was_learned_under_th
 #[tokio::test]
 async fn what_was_sent_counts_under_limits_that_were_changed_since() {
     let limits = |spread_seconds| {
-        let limits = Limits { requests_per_minute: Some(60), tokens_per_minute: Some(1_000), ..unlimited() };
+        let limits = Limits { requests_per_minute: Some(60), tokens_per_minute: Some(1_000), ..Limits::none() };
         Account::new(Limits { spread_seconds, ..limits })
     };
     // Windows of another length have buckets of another number.
@@ -270,7 +260,7 @@ async fn what_was_sent_counts_under_limits_that_were_changed_since() {
 async fn an_account_whose_counts_were_lost_is_itself_again_after_a_minute() {
     let redis = Redis::new(RedisServer::shared().parse().unwrap(), "counts-lost");
     let books = Books::new(redis.clone());
-    let account = Account::new(Limits { requests_per_minute: Some(60), ..unlimited() });
+    let account = Account::new(Limits { requests_per_minute: Some(60), ..Limits::none() });
     let ask = async |seconds: u64| {
         let step = reserve(&format!("at-{seconds}"), 1, 1, Ceilings::default());
         one(&books.at(START + seconds * SECOND), &account, 0, step).await.reserved()
@@ -287,7 +277,7 @@ async fn an_account_whose_counts_were_lost_is_itself_again_after_a_minute() {
 
 #[tokio::test]
 async fn a_call_that_is_given_back_and_made_again_in_one_batch_is_open() {
-    let (books, account) = (books("again"), Account::new(unlimited()));
+    let (books, account) = (books("again"), Account::new(Limits::none()));
     let again = reserve("a", 1, 40, Ceilings::default());
     one(&books, &account, 1, again.clone()).await;
     let place = Place { account: "a", limits: &account, concurrency: 1 };
@@ -299,7 +289,7 @@ async fn a_call_that_is_given_back_and_made_again_in_one_batch_is_open() {
 #[tokio::test]
 async fn a_server_that_lost_its_functions_is_given_them_again_and_has_lost_nothing_else() {
     let redis = Redis::new(RedisServer::shared().parse().unwrap(), "functions");
-    let (books, account) = (Books::new(redis.clone()), Account::new(unlimited()));
+    let (books, account) = (Books::new(redis.clone()), Account::new(Limits::none()));
     one(&books, &account, 1, reserve("a", 1, 40, Ceilings::default())).await;
     redis.command::<()>(redis::cmd("FUNCTION").arg("FLUSH")).await.unwrap();
     assert_eq!(one(&books, &account, 1, reserve("b", 1, 40, Ceilings::default())).await.reserved(), Answer::Busy);
@@ -319,16 +309,16 @@ async fn a_store_that_knows_of_fewer_takings_than_its_caller_holds_what_is_limit
         assert_eq!((kept.lost, kept.takings), (false, 9), "it is known now");
         (known.lost, said[0].reserved(), again[0].absence())
     };
-    let (lost, told, away) = hold("limited", Limits { requests_per_minute: Some(600), ..unlimited() }).await;
+    let (lost, told, away) = hold("limited", Limits { requests_per_minute: Some(600), ..Limits::none() }).await;
     assert!(lost && matches!(told, Answer::Later { .. }), "{told:?}");
     assert!((60..62).contains(&away.as_secs()), "{away:?}");
-    let free = hold("free", unlimited()).await;
+    let free = hold("free", Limits::none()).await;
     assert_eq!(free, (false, Answer::Go { delay: Duration::ZERO }, Duration::ZERO), "nothing to hold");
 }
 
 #[tokio::test]
 async fn what_is_spent_and_reserved_never_passes_a_ceiling_and_a_call_counts_once() {
-    let (books, account) = (books("money"), Account::new(unlimited()));
+    let (books, account) = (books("money"), Account::new(Limits::none()));
     let ceilings = Ceilings { run: Some(Nano(100)), ..Ceilings::default() };
     let take = async |step: Step| one(&books, &account, 0, step).await;
     let ask = async |id: &str| take(reserve(id, 1, 40, ceilings)).await.reserved();
@@ -351,7 +341,7 @@ async fn what_is_spent_and_reserved_never_passes_a_ceiling_and_a_call_counts_onc
 
 #[tokio::test]
 async fn one_batch_counts_what_it_has_reserved_itself() {
-    let (books, account) = (books("batch"), Account::new(unlimited()));
+    let (books, account) = (books("batch"), Account::new(Limits::none()));
     let ceilings = Ceilings { run: Some(Nano(100)), ..Ceilings::default() };
     let steps: Vec<Step> = ["a", "b", "c"].iter().map(|id| reserve(id, 1, 40, ceilings)).collect();
     let place = Place { account: "a", limits: &account, concurrency: 2 };
@@ -372,7 +362,7 @@ async fn one_batch_counts_what_it_has_reserved_itself() {
 
 #[tokio::test]
 async fn one_batch_of_several_runs_counts_all_of_them_together() {
-    let (books, account) = (books("runs"), Account::new(unlimited()));
+    let (books, account) = (books("runs"), Account::new(Limits::none()));
     let of = |run: &str, id: &str, ceilings: Ceilings| {
         let Step::Reserve { id, tokens, bound, lease, .. } = reserve(id, 1, 40, ceilings) else { unreachable!() };
         Step::Reserve { id, run: run.into(), tokens, bound, lease, ceilings }
@@ -400,7 +390,7 @@ async fn one_batch_of_several_runs_counts_all_of_them_together() {
 
 #[tokio::test]
 async fn the_money_of_a_day_is_there_again_after_midnight() {
-    let (books, account) = (books("day"), Account::new(unlimited()));
+    let (books, account) = (books("day"), Account::new(Limits::none()));
     let ceilings = Ceilings { day: Some(Nano(100)), ..Ceilings::default() };
     let midnight = START / (24 * 3600 * SECOND) * (24 * 3600 * SECOND) + 24 * 3600 * SECOND;
     let ask = async |at: u64, id: &str| one(&books.at(at), &account, 0, reserve(id, 1, 60, ceilings)).await.reserved();
@@ -418,7 +408,7 @@ async fn the_money_of_a_day_is_there_again_after_midnight() {
 
 #[tokio::test]
 async fn the_call_of_a_dead_holder_gives_back_its_place_and_counts_at_its_worst_case() {
-    let (books, account) = (books("dead-holder"), Account::new(unlimited()));
+    let (books, account) = (books("dead-holder"), Account::new(Limits::none()));
     let take = async |now: u64, step: Step| one(&books.at(START + now * SECOND), &account, 1, step).await;
     let ask = async |id: &str, now: u64| take(now, reserve(id, 1, 40, Ceilings::default())).await.reserved();
     assert!(matches!(ask("a", 0).await, Answer::Go { .. }));

@@ -307,14 +307,7 @@ mod tests {
     }
 
     fn spec(name: &str) -> AccountSpec {
-        let limits = Limits {
-            requests_per_minute: None,
-            tokens_per_minute: None,
-            requests_per_day: None,
-            day_resets: jiff::tz::TimeZone::UTC,
-            spread_seconds: 0.0,
-        };
-        AccountSpec { name: name.to_owned(), limits, concurrency: None }
+        AccountSpec { name: name.to_owned(), limits: Limits::none(), concurrency: None }
     }
 
     /// Whether it waits, after a while in which everything that can go on has gone on.

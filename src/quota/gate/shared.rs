@@ -1,7 +1,7 @@
 //! The gate of a fleet: quota and money in Redis, reserved together in one atomic step.
 //!
-//! The arithmetic is that of [`Account`], written again in Lua ([`shared.lua`](self)) as a function of the server's; a test holds the two together over
-//! random histories. All of it lies under one hash tag. The clock is the server's: what comes back is a delay, so a worker's
+//! The arithmetic is that of [`Account`], written again in Lua ([`shared.lua`](self)) as a function of the server's; a test holds
+//! the two together over random histories. All of it lies under one hash tag. The clock is the server's: what comes back is a delay, so a worker's
 //! own clock may be wrong. A reservation is a lease: a holder that dies gives back its place in the concurrency, and its call
 //! counts at its worst case, as unconfirmed.
 //!

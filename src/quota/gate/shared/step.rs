@@ -188,13 +188,7 @@ impl Books {
     /// Whether the server takes what it needs for this, and does it: asks after an account that nobody has.
     pub async fn probe(&self) -> Result<(), StateError> {
         self.redis.load(&STEPS).await?;
-        let limits = Account::new(Limits {
-            requests_per_minute: None,
-            tokens_per_minute: None,
-            requests_per_day: None,
-            day_resets: jiff::tz::TimeZone::UTC,
-            spread_seconds: 0.0,
-        });
+        let limits = Account::new(Limits::none());
         self.take(Place { account: "preflight", limits: &limits, concurrency: 0 }, &[&Step::Away]).await.map(|_| ())
     }
 
