@@ -6,7 +6,7 @@ use super::operator::{ask, reach, run, state_failure, with_fleet};
 use super::{ConfigFiles, Failure, print};
 use crate::fleet::Fleet;
 use crate::queue::depth;
-use crate::shared::runs::{Counter, Phase};
+use crate::shared::runs::Phase;
 
 /// Attempts to count what a purge took, which nobody can find out again.
 const COUNTS: u32 = 3;
@@ -119,7 +119,7 @@ async fn count(fleet: &Fleet, name: &str, purged: u64) -> Result<(), Failure> {
     }
     let mut attempt = 1;
     loop {
-        match fleet.runs.count(name, Counter::Purged, purged).await {
+        match fleet.runs.purged(name, purged).await {
             Ok(()) => return Ok(()),
             Err(error) if attempt == COUNTS => {
                 let failure = state_failure(&error);

@@ -172,17 +172,13 @@ async fn end(args: ChoiceArgs, what: What) -> Result<u8, Failure> {
 
 async fn requeue(fleet: &Fleet, look: &DeadLetters, held: crate::queue::Held) -> Result<(), Failure> {
     let letter = &held.letter;
-    let (run, ours, origin) = (letter.run.clone(), letter.ours, letter.origin);
-    if origin == Origin::Job {
-        // Before it can be started again, or that start would be forgotten.
+    if letter.origin == Origin::Job {
+        // Before it can be started again: that start would be forgotten, or refused to a dead letter.
         let job = JobMessage::decode(&letter.body).map_or_else(|_| letter.id.clone(), |message| message.job.id());
-        fleet.jobs.end(&run, &job).await.map_err(|error| state_failure(&error))?;
+        fleet.jobs.end(&letter.run, &job).await.map_err(|error| state_failure(&error))?;
+        fleet.runs.revived(&letter.run, &job).await.map_err(|error| state_failure(&error))?;
     }
-    settled(ask(look.requeue(held, &fleet.publisher)).await?)?;
-    if origin == Origin::Job && ours {
-        fleet.runs.revived(&run).await.map_err(|error| state_failure(&error))?;
-    }
-    Ok(())
+    settled(ask(look.requeue(held, &fleet.publisher)).await?)
 }
 
 fn settled(settled: Settled) -> Result<(), Failure> {

@@ -93,10 +93,16 @@ impl Delivery {
         Ok(self.ack().await)
     }
 
-    /// Makes it a dead letter: `reason` is a word to sort by, `detail` the last error, for people.
+    /// Makes it a dead letter ([`Delivery::letter`]), and ends it.
+    pub async fn dead(self, reason: &str, detail: &str) -> Result<Settled, QueueError> {
+        self.letter(reason, detail).await?;
+        Ok(self.ack().await)
+    }
+
+    /// Writes its dead letter: `reason` is a word to sort by, `detail` the last error, for people. It has still to end.
     ///
     /// Errors are those of [`Publisher::publish`]; the job then goes back to its queue.
-    pub async fn dead(self, reason: &str, detail: &str) -> Result<Settled, QueueError> {
+    pub async fn letter(&self, reason: &str, detail: &str) -> Result<(), QueueError> {
         let detail: String = detail.chars().take(DETAIL_LONGEST).collect();
         let message = Message::new(self.topology.dead_exchange(), self.run.clone(), self.id.clone(), self.body.clone())
             .with_text(REASON, reason)
@@ -105,8 +111,7 @@ impl Delivery {
             .with(PARKED, i64::from(self.parked))
             .with(RETURNED, i64::try_from(self.returned).unwrap_or(i64::MAX))
             .with_text(HISTORY, &history(&self.headers));
-        self.publisher.publish(&message).await?;
-        Ok(self.ack().await)
+        self.publisher.publish(&message).await
     }
 
     /// Gives it back to its queue at once, for another worker; it comes back at the front and counts as returned.

@@ -3,11 +3,12 @@
 //! A job's count is raised before it runs and dropped when it ends or waits. So a job that was started and neither ended nor
 //! waits has taken its worker with it, or its worker was taken from it: it is a [suspect](Started::is_suspect), and after
 //! [`MOST_STARTS`] a dead letter. The broker's own count of returns blames every message of a lost connection, this one only
-//! what ran.
+//! what ran. A dead letter is not started at all until it is [sent back](super::runs::Runs::revived).
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use super::runs::dead_key;
 use super::{Redis, Script};
 use crate::state::StateError;
 
@@ -20,11 +21,16 @@ pub struct Jobs {
     redis: Redis,
 }
 
-/// How often a job was started, this time included.
+/// How often a job was started, this time included; 0: it was not, since it is a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Started(pub u64);
 
 impl Started {
+    /// Whether it was not started, since it is a dead letter.
+    pub fn is_dead(self) -> bool {
+        self.0 == 0
+    }
+
     /// Whether it was started before and no end was seen.
     pub fn is_suspect(self) -> bool {
         self.0 >= 2
@@ -47,13 +53,18 @@ pub struct UnderWay {
 
 static FIRST: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 0 end
+        "if redis.call('SISMEMBER', KEYS[3], ARGV[1]) == 1 then return 0 end
+         if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return false end
          redis.call('HDEL', KEYS[2], ARGV[1])
          return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)",
     )
 });
 static START: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("redis.call('HDEL', KEYS[2], ARGV[1]); return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)")
+    Script::new(
+        "if redis.call('SISMEMBER', KEYS[3], ARGV[1]) == 1 then return 0 end
+         redis.call('HDEL', KEYS[2], ARGV[1])
+         return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)",
+    )
 });
 static PARK: LazyLock<Script> = LazyLock::new(|| {
     Script::new("redis.call('HDEL', KEYS[1], ARGV[1]); return redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])")
@@ -73,16 +84,18 @@ impl Jobs {
         Ok(Started(count.unwrap_or(0)))
     }
 
-    /// A job starts, if it was not started before without an end; whether it does.
-    pub async fn start_first(&self, run: &str, job_id: &str) -> Result<bool, StateError> {
+    /// A job starts; none: not here, since it was started before without an end.
+    pub async fn start_first(&self, run: &str, job_id: &str) -> Result<Option<Started>, StateError> {
         let (started, parked) = self.keys(run);
-        self.redis.run::<u64>(&FIRST.on(&started).key(&parked).arg(job_id)).await.map(|started| started == 1)
+        let step = FIRST.on(&started).key(&parked).key(&dead_key(&self.redis, run)).arg(job_id);
+        self.redis.run::<Option<u64>>(&step).await.map(|times| times.map(Started))
     }
 
-    /// A job starts, whatever was before; how often it did, now included.
+    /// A job starts, also if it was started before.
     pub async fn start(&self, run: &str, job_id: &str) -> Result<Started, StateError> {
         let (started, parked) = self.keys(run);
-        self.redis.run(&START.on(&started).key(&parked).arg(job_id)).await.map(Started)
+        let step = START.on(&started).key(&parked).key(&dead_key(&self.redis, run)).arg(job_id);
+        self.redis.run(&step).await.map(Started)
     }
 
     /// A job waits, for this, before it was started: what it was started before counts on.

@@ -148,15 +148,6 @@ pub enum Registered {
     OtherRecipe(String),
 }
 
-/// A counter of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counter {
-    /// [`RunInfo::purged`].
-    Purged,
-    /// [`RunInfo::dead`].
-    Dead,
-}
-
 static REGISTER: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local known = redis.call('HGET', KEYS[1], 'recipe')
@@ -236,44 +227,39 @@ impl Runs {
         self.set(name, "collected", serde_json::to_string(collected).unwrap_or_default()).await
     }
 
-    /// Counts something of a run.
-    pub async fn count(&self, name: &str, counter: Counter, by: u64) -> Result<(), StateError> {
-        let field = match counter {
-            Counter::Purged => "purged",
-            Counter::Dead => "dead",
-        };
+    /// So many jobs of a run were purged.
+    pub async fn purged(&self, name: &str, by: u64) -> Result<(), StateError> {
         let info = self.info_key(name);
-        self.redis.command::<i64>(redis::cmd("HINCRBY").arg(info).arg(field).arg(by)).await.map(|_| ())
+        self.redis.command::<i64>(redis::cmd("HINCRBY").arg(info).arg("purged").arg(by)).await.map(|_| ())
     }
 
-    /// Dead letters of these jobs are dropped since the jobs have records. A job that is told twice counts once.
-    pub async fn buried(&self, name: &str, jobs: &[&str]) -> Result<(), StateError> {
-        static BURY: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(
-                "local new = redis.call('SADD', KEYS[2], unpack(ARGV))
-                 local dead = tonumber(redis.call('HGET', KEYS[1], 'dead') or '0')
-                 return redis.call('HINCRBY', KEYS[1], 'dead', -math.min(dead, new))",
-            )
+    /// A job of a run is a dead letter. One that is told twice counts once.
+    pub async fn died(&self, name: &str, job_id: &str) -> Result<(), StateError> {
+        static DIE: LazyLock<Script> = LazyLock::new(|| {
+            Script::new("return redis.call('HINCRBY', KEYS[1], 'dead', redis.call('SADD', KEYS[2], ARGV[1]))")
         });
-        let (info, buried) = (self.info_key(name), self.redis.key(&Self::tag(name), "buried"));
+        self.count_dead(&DIE, name, &[job_id]).await
+    }
+
+    /// Dead letters of these jobs are dropped since the jobs have records.
+    pub async fn buried(&self, name: &str, jobs: &[&str]) -> Result<(), StateError> {
+        static BURY: LazyLock<Script> = LazyLock::new(|| Script::new(NO_LETTER));
+        self.count_dead(&BURY, name, jobs).await
+    }
+
+    /// A dead letter is sent back: it counts as dead no more, and its run is worked on again.
+    pub async fn revived(&self, name: &str, job_id: &str) -> Result<(), StateError> {
+        static REVIVE: LazyLock<Script> = LazyLock::new(|| reopening(NO_LETTER));
+        self.count_dead(&REVIVE, name, &[job_id]).await
+    }
+
+    async fn count_dead(&self, script: &Script, name: &str, jobs: &[&str]) -> Result<(), StateError> {
+        let (info, dead) = (self.info_key(name), dead_key(&self.redis, name));
         for some in jobs.chunks(1000) {
-            let step = some.iter().fold(BURY.on(&info).key(&buried), |step, job| step.arg(*job));
+            let step = some.iter().fold(script.on(&info).key(&dead), |step, job| step.arg(*job));
             self.redis.run::<i64>(&step).await?;
         }
         Ok(())
-    }
-
-    /// A dead letter was sent back: it is counted as dead no more, and its run is worked on again.
-    pub async fn revived(&self, name: &str) -> Result<(), StateError> {
-        static REVIVE: LazyLock<Script> = LazyLock::new(|| {
-            reopening(
-                "local dead = tonumber(redis.call('HGET', KEYS[1], 'dead') or '0')
-                 if dead <= 0 then return 0 end
-                 return redis.call('HINCRBY', KEYS[1], 'dead', -1)",
-            )
-        });
-        let info = self.info_key(name);
-        self.redis.run::<i64>(&REVIVE.on(&info)).await.map(|_| ())
     }
 
     async fn set(&self, name: &str, field: &str, value: String) -> Result<bool, StateError> {
@@ -303,6 +289,16 @@ impl Runs {
     fn recipe_key(&self, digest: &str) -> String {
         format!("{}:recipe:{digest}", self.redis.prefix())
     }
+}
+
+/// Jobs of a run that are dead letters no more.
+const NO_LETTER: &str = "local gone = redis.call('SREM', KEYS[2], unpack(ARGV))
+     return gone > 0 and redis.call('HINCRBY', KEYS[1], 'dead', -gone) or 0";
+
+/// Where a run's jobs are that are dead letters: a set, so that each counts once, whatever dies between its letter and its
+/// acknowledgement.
+pub(super) fn dead_key(redis: &Redis, run: &str) -> String {
+    redis.key(&Runs::tag(run), "dead")
 }
 
 /// A script on a run's `info` that begins with opening the run again: the collector had all of it, and workers left it alone.

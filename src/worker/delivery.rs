@@ -69,6 +69,13 @@ pub(super) enum End {
     Panicked,
 }
 
+impl End {
+    /// Another letter, so that nothing is lost where the first one was; both count once.
+    fn dead_before() -> Self {
+        Self::Dead("dead_before", "it is a dead letter already; aurelia dead requeue starts it again".to_owned())
+    }
+}
+
 impl Desk {
     pub(super) fn new(fleet: Arc<Fleet>, pipelines: Pipelines, faults: Arc<Faults>, metrics: Metrics) -> Self {
         Self { fleet, pipelines, faults, metrics, suspects: Semaphore::new(SUSPECTS) }
@@ -142,8 +149,9 @@ impl Desk {
     async fn count(&self, delivery: &Delivery, job_id: &str) -> Result<Option<SemaphorePermit<'_>>, End> {
         let (jobs, run) = (&self.fleet.jobs, &delivery.run);
         match jobs.start_first(run, job_id).await {
-            Ok(true) => return Ok(None),
-            Ok(false) => {}
+            Ok(Some(started)) if started.is_dead() => return Err(End::dead_before()),
+            Ok(Some(_)) => return Ok(None),
+            Ok(None) => {}
             // If it was counted all the same, it is a suspect next time, and never more.
             Err(error) => return Err(self.no_state(&error).await),
         }
@@ -157,6 +165,7 @@ impl Desk {
         };
         match jobs.start(run, job_id).await {
             Err(error) => Err(self.not_counted(run, job_id, &error).await),
+            Ok(started) if started.is_dead() => Err(End::dead_before()),
             Ok(started) if started.is_poison() => {
                 let detail = format!("it was started {MOST_STARTS} times, and each time its worker died with it");
                 Err(End::Dead("poison", detail))

@@ -1,6 +1,7 @@
-//! How a delivery ends: its effect first, confirmed, then the acknowledgement.
+//! How a delivery ends: its effect first, confirmed, then the count of what is under way, then the acknowledgement.
 //!
-//! If the process dies between the two, the job is there twice, which replay makes harmless; the other order would lose it.
+//! If the process dies in between, the job is there twice, which replay makes harmless; acknowledged first, it would be lost, or
+//! count as under way for ever.
 
 use tokio::time::{Instant, sleep};
 
@@ -8,7 +9,6 @@ use super::delivery::{AGAIN, Began, Desk, End};
 use crate::message::{JobMessage, RecordMessage};
 use crate::metrics::End as Metered;
 use crate::queue::{Delivery, Message, QueueError, QueueErrorKind, Settled, declare};
-use crate::shared::runs::Counter;
 
 /// How often that is tried which does no harm if it is lost: the collector clears what is left.
 const TOLD_LATER: u32 = 60;
@@ -32,8 +32,8 @@ impl Desk {
                 match self.publish(&fleet.topology.record(job_id, body), None).await {
                     Ok(()) => {
                         self.metrics.job_recorded(status, &tries);
-                        self.end(Metered::Acked, Ok(delivery.ack().await));
                         self.ended(&run, job_id).await;
+                        self.end(Metered::Acked, Ok(delivery.ack().await));
                     }
                     Err(error) if error.kind == QueueErrorKind::Invalid => {
                         self.dead(delivery, job_id, "record_too_long", &error.to_string()).await;
@@ -50,12 +50,11 @@ impl Desk {
                     tracing::error!(item, "a reply that was paid for is too long to travel: it is lost");
                     body = message.encode();
                 }
+                // Before another worker can start it, for which it would be a suspect.
+                self.ended(&run, job_id).await;
                 match body {
                     Ok(body) => match self.publish(&fleet.topology.job(&run, job_id, body), Some(&run)).await {
-                        Ok(()) => {
-                            self.end(Metered::Continued, Ok(delivery.ack().await));
-                            self.ended(&run, job_id).await;
-                        }
+                        Ok(()) => self.end(Metered::Continued, Ok(delivery.ack().await)),
                         Err(error) => tracing::warn!(%error, "a job was not put back; it comes again"),
                     },
                     // It was not too long as it came.
@@ -115,17 +114,19 @@ impl Desk {
     async fn dead(&self, delivery: Delivery, job_id: &str, reason: &'static str, detail: &str) {
         let run = delivery.run.clone();
         tracing::warn!(run, job_id, reason, detail, "a job is a dead letter");
-        let settled = delivery.dead(reason, detail).await;
-        // One whose delivery was lost comes again, with its count, and is a dead letter then.
-        if matches!(settled, Ok(Settled::Told)) {
-            self.ended(&run, job_id).await;
-            let runs = self.fleet.runs.clone();
-            self.later(move || {
-                let (runs, run) = (runs.clone(), run.clone());
-                async move { runs.count(&run, Counter::Dead, 1).await.is_ok() }
-            });
+        if let Err(error) = delivery.letter(reason, detail).await {
+            return self.end(Metered::Dead(reason), Err(error));
         }
-        self.end(Metered::Dead(reason), settled);
+        // Without this count its run would never be complete.
+        while let Err(error) = self.fleet.runs.died(&run, job_id).await {
+            tracing::debug!(%error, "a dead letter is not counted yet");
+            tokio::select! {
+                () = self.fleet.shutdown.drain.cancelled() => return,
+                () = sleep(AGAIN) => {}
+            }
+        }
+        self.ended(&run, job_id).await;
+        self.end(Metered::Dead(reason), Ok(delivery.ack().await));
     }
 
     pub(super) async fn unreadable(&self, delivery: Delivery, reason: &'static str, detail: &str) {

@@ -20,7 +20,7 @@ use aurelia::recipe::RecipeFile;
 use aurelia::record::{ByTry, ErrorKind, FallbackFor, Record, RecordError, Status};
 use aurelia::shared::Redis;
 use aurelia::shared::claims::Claims;
-use aurelia::shared::runs::{Counter, ItemMark, Lane, NewRun, Runs};
+use aurelia::shared::runs::{ItemMark, Lane, NewRun, Runs};
 use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
@@ -290,7 +290,7 @@ fn a_dead_letter_whose_job_has_a_record_is_dropped_and_does_not_end_its_run_too_
             bench.publisher.publish(&bench.topology.job("r", job.id(), body)).await.unwrap();
             let taken = intake.take("r").await.unwrap().unwrap();
             taken.dead("poison", "it took its worker with it").await.unwrap();
-            bench.runs.count("r", Counter::Dead, 1).await.unwrap();
+            bench.runs.died("r", &job.id()).await.unwrap();
         }
     });
     bench.publish(&messages[..2]);

@@ -10,7 +10,7 @@ use aurelia::queue::{Delivery, Intake, Settled, declare};
 use aurelia::recipe::{Recipe, RecipeFile};
 use aurelia::record::{ByTry, Status};
 use aurelia::shared::jobs::Started;
-use aurelia::shared::runs::{Collected, Counter, ItemMark, Lane, NewRun, Phase};
+use aurelia::shared::runs::{Collected, ItemMark, Lane, NewRun, Phase};
 use futures_util::{StreamExt as _, stream};
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
@@ -94,7 +94,7 @@ impl Yard {
             let id = delivery.id.clone();
             self.fleet.jobs.start(run, &id).await.unwrap();
             assert_eq!(delivery.dead(reason, "it took its worker with it\nfive times").await.unwrap(), Settled::Told);
-            self.fleet.runs.count(run, Counter::Dead, 1).await.unwrap();
+            self.fleet.runs.died(run, &id).await.unwrap();
             id
         })
     }

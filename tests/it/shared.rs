@@ -102,6 +102,33 @@ async fn a_job_that_neither_ended_nor_waits_becomes_a_suspect_and_then_poison() 
     assert_eq!(jobs.started("r", "a").await.unwrap(), Started(0));
 }
 
+#[tokio::test]
+async fn a_dead_letter_counts_once_and_is_not_started_until_it_is_sent_back() {
+    let redis = redis("letters");
+    let (jobs, runs) = (Jobs::new(redis.clone()), Runs::new(redis));
+    let recipe = RecipeFile::builtin().unwrap().resolve(|_| true);
+    let run = NewRun { name: "r", recipe: &recipe, lane: Lane::Normal, ceiling: None };
+    runs.register(&run).await.unwrap();
+    let dead = async || runs.get("r").await.unwrap().unwrap().dead;
+    for job in ["a", "a", "b"] {
+        runs.died("r", job).await.unwrap();
+    }
+    assert_eq!(dead().await, 2);
+    assert!(jobs.start_first("r", "a").await.unwrap().unwrap().is_dead());
+    assert!(jobs.start("r", "a").await.unwrap().is_dead());
+    assert_eq!(jobs.under_way("r").await.unwrap(), UnderWay::default());
+    for _ in 0..2 {
+        runs.revived("r", "a").await.unwrap();
+        assert_eq!(dead().await, 1);
+    }
+    assert_eq!(jobs.start_first("r", "a").await.unwrap(), Some(Started(1)));
+    assert_eq!(jobs.start_first("r", "a").await.unwrap(), None);
+    for _ in 0..2 {
+        runs.buried("r", &["a", "b"]).await.unwrap();
+        assert_eq!(dead().await, 0);
+    }
+}
+
 /// Three servers that are a cluster.
 fn cluster() -> (Vec<RedisServer>, String) {
     let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];

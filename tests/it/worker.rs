@@ -4,17 +4,18 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
+use aurelia::job::{Item, Job};
 use aurelia::message::LONGEST_JOB;
 use aurelia::recipe::RecipeFile;
 use aurelia::record::{ErrorKind, Status};
-use aurelia::shared::jobs::UnderWay;
+use aurelia::shared::jobs::{MOST_STARTS, UnderWay};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::fallback::{a_day_of, all_helped, down, recipe, split};
 use super::support::fleet::Bench;
 use super::support::redis::RedisServer;
-use super::support::{Broker, Running, Sim, Workdir, corpus, until};
+use super::support::{Broker, Cable, Running, Sim, Workdir, corpus, until};
 
 /// How often the log of a worker says this of an item.
 fn said(worker: &Running<'_>, item: &str, what: &str) -> usize {
@@ -173,6 +174,52 @@ pub(crate) fn poison(prefix: &str, neighbours: usize) {
     until("nothing is under way", || {
         (bench.block_on(bench.fleet.jobs.under_way("r")).unwrap() == nothing).then_some(())
     });
+}
+
+/// A worker dies before this reaches Redis, and another one goes on; the run has this many jobs that died with their workers.
+fn killed_before(prefix: &str, script: &'static str, dead: u64) {
+    let redis = RedisServer::own("always");
+    let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+    let mut bench = Bench::over(&Broker::shared(), &redis.url(), prefix);
+    let cable = sim.runtime().block_on(Cable::to(redis.port()));
+    cable.darken_at(script);
+    let items = corpus(1, 1);
+    let job = Job::new("r", 0, Item::from_line(&items[0].to_string()).unwrap()).id();
+    for _ in 0..dead * MOST_STARTS {
+        bench.block_on(bench.fleet.jobs.start("r", &job)).unwrap();
+    }
+    let through = format!("redis://127.0.0.1:{}", cable.port());
+    let worker = bench.worker(&work, &sim).env("AURELIA__SHARED__URL", &through).spawn();
+    bench.enqueue(&work, "r", &items);
+    until("it would count the end", || cable.is_dark().then_some(()));
+    worker.kill();
+    let next = bench.worker(&work, &sim).spawn();
+    let queue = bench.fleet.topology.dead().name;
+    if dead == 0 {
+        // One was sent already.
+        assert!(bench.records(1).0.contains_key("item-000"));
+    }
+    let nothing = UnderWay::default();
+    until("nothing is under way", || {
+        let info = bench.block_on(bench.fleet.runs.get("r")).unwrap().unwrap();
+        let under_way = bench.block_on(bench.fleet.jobs.under_way("r")).unwrap();
+        (under_way == nothing && info.dead == dead).then_some(())
+    });
+    next.signal(Signal::TERM);
+    next.wait().expect(0);
+    let letters = bench.drain(&queue);
+    assert_eq!(letters.len() as u64, dead * 2, "{letters:?}");
+    assert!(letters.iter().all(|(id, _)| *id == job), "{letters:?}");
+    assert_eq!(sim.stats().repeats_of_answered, 0);
+}
+
+#[test]
+fn a_worker_killed_at_the_end_of_a_job_leaves_nothing_under_way_and_no_dead_letter_uncounted() {
+    // Scripts are sent whole to a server that has not seen them.
+    let [ended, died] = ["return redis.call('HDEL', KEYS[2], ARGV[1])", "redis.call('SADD', KEYS[2], ARGV[1])"];
+    killed_before("worker-ended", ended, 0);
+    killed_before("worker-died", died, 1);
+    killed_before("worker-died-ended", ended, 1);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! severed, which both ends notice.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,6 +18,7 @@ pub(crate) struct Cable {
     /// Connections of a number up to this are closed.
     severed: watch::Sender<usize>,
     plugged: watch::Sender<usize>,
+    trap: Arc<Mutex<Option<&'static [u8]>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -26,6 +29,8 @@ impl Cable {
         let addr = listener.local_addr().unwrap();
         let [dead, severed, plugged] = [0; 3].map(watch::Sender::new);
         let (watching, closing, count) = (dead.clone(), severed.clone(), plugged.clone());
+        let trap = Arc::new(Mutex::new(None));
+        let trapped = Trap { words: Arc::clone(&trap), dead: dead.clone() };
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut ways = JoinSet::new();
@@ -34,8 +39,9 @@ impl Cable {
                 let number = *count.borrow() + 1;
                 count.send_replace(number);
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-                for (from, to) in [(from_client, to_server), (from_server, to_client)] {
-                    let (way, mut severed) = (way(from, to, number, watching.subscribe()), closing.subscribe());
+                let heard = [(from_client, to_server, Some(trapped.clone())), (from_server, to_client, None)];
+                for (from, to, trap) in heard {
+                    let (way, mut severed) = (way(from, to, number, watching.subscribe(), trap), closing.subscribe());
                     ways.spawn(async move {
                         tokio::select! {
                             () = way => {}
@@ -45,7 +51,7 @@ impl Cable {
                 }
             }
         });
-        Self { addr, dead, severed, plugged, _tasks: tasks }
+        Self { addr, dead, severed, plugged, trap, _tasks: tasks }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -72,6 +78,15 @@ impl Cable {
         self.dead.send_replace(usize::MAX);
     }
 
+    /// The same as soon as a client says this, which does not come through.
+    pub(crate) fn darken_at(&self, words: &'static str) {
+        *self.trap.lock().unwrap() = Some(words.as_bytes());
+    }
+
+    pub(crate) fn is_dark(&self) -> bool {
+        *self.dead.borrow() == usize::MAX
+    }
+
     /// Connections work again from now on; those made before stay dead.
     pub(crate) fn mend(&self) {
         self.cut();
@@ -83,7 +98,32 @@ impl Cable {
     }
 }
 
-async fn way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, number: usize, mut dead: watch::Receiver<usize>) {
+/// What darkens the cable when a client says it.
+#[derive(Clone)]
+struct Trap {
+    words: Arc<Mutex<Option<&'static [u8]>>>,
+    dead: watch::Sender<usize>,
+}
+
+impl Trap {
+    fn springs(&self, said: &[u8]) -> bool {
+        let mut words = self.words.lock().unwrap();
+        let springs = words.is_some_and(|words| said.windows(words.len()).any(|window| window == words));
+        if springs {
+            *words = None;
+            self.dead.send_replace(usize::MAX);
+        }
+        springs
+    }
+}
+
+async fn way(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    number: usize,
+    mut dead: watch::Receiver<usize>,
+    trap: Option<Trap>,
+) {
     let mut buffer = vec![0; 1 << 16];
     loop {
         tokio::select! {
@@ -91,6 +131,9 @@ async fn way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, number: usize, mut
             () = gone_dead(&mut dead, number) => break,
             read = from.read(&mut buffer) => {
                 let Ok(length @ 1..) = read else { return };
+                if trap.as_ref().is_some_and(|trap| trap.springs(&buffer[..length])) {
+                    break;
+                }
                 if to.write_all(&buffer[..length]).await.is_err() {
                     return;
                 }
