@@ -9,12 +9,22 @@ use crate::shared::Redis;
 /// The oldest version that is used.
 const OLDEST: u32 = 7;
 
+/// How the server, or its client, says that a user may not do something.
+const DENIED: [&str; 2] = ["NOPERM", "NoPerm"];
+const ALLOW: &str = "redis-cli ACL SETUSER NAME +@all";
+
+fn says(why: &str, words: &[&str]) -> bool {
+    words.iter().any(|word| why.contains(word))
+}
+
 /// All about it.
 pub(super) async fn look(redis: &Redis) -> Vec<Finding> {
     if let Err(error) = redis.ping().await {
         let why = error.to_string();
-        let denied = ["NOAUTH", "WRONGPASS", "NOPERM", "AuthenticationFailed", "authentication"];
-        let found = if denied.iter().any(|word| why.contains(word)) {
+        let unknown = ["NOAUTH", "WRONGPASS", "AuthenticationFailed", "authentication"];
+        let found = if says(&why, &DENIED) {
+            Finding::wrong("redis", format!("{why}; allow its user all commands on its keys: {ALLOW}"))
+        } else if says(&why, &unknown) {
             Finding::wrong("redis", format!("{why}; correct user and password in shared.url"))
         } else {
             Finding::away("redis", format!("{why}; is it up, and shared.url right?"))
@@ -48,8 +58,8 @@ async fn functions(redis: &Redis) -> Finding {
         return Finding::ok(NAME, "it takes functions, which quota and money need");
     };
     let why = error.to_string();
-    if ["NoPerm", "NOPERM", "unknown command"].iter().any(|word| why.contains(word)) {
-        let way = "allow its user all commands on its keys, FUNCTION LOAD and FCALL among them: redis-cli ACL SETUSER NAME +@all";
+    if says(&why, &DENIED) || says(&why, &["unknown command"]) {
+        let way = format!("allow its user all commands on its keys, FUNCTION LOAD and FCALL among them: {ALLOW}");
         return Finding::wrong(NAME, format!("it may not take functions, which quota and money need ({why}); {way}"));
     }
     Finding::away(NAME, format!("it takes no functions at present, which quota and money need ({why})"))

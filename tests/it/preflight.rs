@@ -110,10 +110,14 @@ fn a_redis_that_may_throw_replies_away_fails_and_one_that_forgets_is_warned_of()
     let url = format!("redis://worker:{password}@127.0.0.1:{}", server.port());
     let limited = worker(&work, &Broker::shared(), &url).secret("UNUSED", password).run().expect(0);
     one(&limited, "redis persistence", "warning", "CONFIG is denied");
-    for denied in [["+config", "-function"], ["+function", "-fcall"]] {
-        server.say(&["ACL", "SETUSER", "worker", denied[0], denied[1]]);
+    for (given, taken, finding) in [
+        ("+config", "-function", "redis functions"),
+        ("+function", "-fcall", "redis functions"),
+        ("+fcall", "-ping", "redis"),
+    ] {
+        server.say(&["ACL", "SETUSER", "worker", given, taken]);
         let denied = worker(&work, &Broker::shared(), &url).secret("UNUSED", password).run().expect(64);
-        one(&denied, "redis functions", "failed", "ACL SETUSER NAME +@all");
+        one(&denied, finding, "failed", "ACL SETUSER NAME +@all");
     }
     let wrong = url.replace(password, "hush-that-is-wrong-82");
     let output = worker(&work, &Broker::shared(), &wrong).secret("UNUSED", "hush-that-is-wrong-82").run().expect(64);
