@@ -1,7 +1,8 @@
 //! `aurelia dead`: what nobody could work on, and what to do about it.
 //!
-//! A dead letter is a message that could not be read, or a job that took its worker with it again and again. Both say
-//! something about a program, not about an item, so they are looked at by people and sent back when the program is mended.
+//! A dead letter is a message that could not be read, a job that took its worker with it or came back again and again, or one that
+//! no message can hold. All say something about a program, not about an item, so they are looked at by people and sent back when
+//! the program is mended.
 
 mod letters;
 
@@ -11,6 +12,7 @@ use self::letters::{Selection, each, shown, told};
 use super::operator::{PATIENCE, ask, queue_failure, reach, run, state_failure, with_fleet};
 use super::{ConfigFiles, Failure, print, print_whole, visible};
 use crate::fleet::Fleet;
+use crate::job::Job;
 use crate::message::JobMessage;
 use crate::queue::{DeadLetter, DeadLetters, Origin, Settled};
 
@@ -20,7 +22,7 @@ use crate::queue::{DeadLetter, DeadLetters, Origin, Settled};
 Examples:
   aurelia dead list --run spring
   aurelia dead show JOB_ID                          with its last error and what was published
-  aurelia dead requeue --reason poison              when the worker is mended
+  aurelia dead requeue --run spring                 when the worker is mended
   aurelia dead drop JOB_ID")]
 pub struct DeadArgs {
     #[command(subcommand)]
@@ -151,7 +153,7 @@ async fn end(args: ChoiceArgs, what: What) -> Result<u8, Failure> {
             let id = held.letter.id.clone();
             match what {
                 What::Requeue => requeue(fleet, look, held).await?,
-                What::Drop => settled(look.drop_letter(held).await)?,
+                What::Drop => bury(fleet, look, held).await?,
             }
             done.push(id);
             Ok(())
@@ -172,13 +174,36 @@ async fn end(args: ChoiceArgs, what: What) -> Result<u8, Failure> {
 
 async fn requeue(fleet: &Fleet, look: &DeadLetters, held: crate::queue::Held) -> Result<(), Failure> {
     let letter = &held.letter;
-    if letter.origin == Origin::Job {
-        // Before it can be started again: that start would be forgotten, or refused to a dead letter.
-        let job = JobMessage::decode(&letter.body).map_or_else(|_| letter.id.clone(), |message| message.job.id());
-        fleet.jobs.end(&letter.run, &job).await.map_err(|error| state_failure(&error))?;
-        fleet.runs.revived(&letter.run, &job).await.map_err(|error| state_failure(&error))?;
+    let (run, ours, job) = (letter.run.clone(), letter.ours, job(letter));
+    let Some(job) = job else { return settled(ask(look.requeue(held, &fleet.publisher)).await?) };
+    // Before it can be started again: that start would be refused to a dead letter, or forgotten. Of two letters of one job
+    // the first one counts.
+    let revived = fleet.runs.revived(&run, &[&job.id()]).await.map_err(|error| state_failure(&error))?;
+    if revived > 0 || !ours {
+        fleet.jobs.end(&run, &job.id()).await.map_err(|error| state_failure(&error))?;
     }
-    settled(ask(look.requeue(held, &fleet.publisher)).await?)
+    let sent = ask(look.requeue(held, &fleet.publisher)).await;
+    if sent.is_err() && revived > 0 {
+        // It is dead as before.
+        fleet.runs.died(&job).await.map_err(|error| state_failure(&error))?;
+    }
+    settled(sent?)
+}
+
+/// The job of a letter; none: it is none that can be read.
+fn job(letter: &DeadLetter) -> Option<Job> {
+    let message = (letter.origin == Origin::Job).then(|| JobMessage::decode(&letter.body).ok()).flatten();
+    message.map(|message| message.job).filter(|job| job.run == letter.run)
+}
+
+/// Drops a letter. What the broker itself gave up counts as dead from now on: before, it could be sent back.
+async fn bury(fleet: &Fleet, look: &DeadLetters, held: crate::queue::Held) -> Result<(), Failure> {
+    if !held.letter.ours
+        && let Some(job) = job(&held.letter)
+    {
+        fleet.runs.died(&job).await.map_err(|error| state_failure(&error))?;
+    }
+    settled(look.drop_letter(held).await)
 }
 
 fn settled(settled: Settled) -> Result<(), Failure> {

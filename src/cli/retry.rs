@@ -103,6 +103,10 @@ async fn enqueue(fleet: &Fleet, info: &RunInfo, jobs: Vec<Job>) -> Result<u64, F
         let messages = jobs.iter().map(|job| message(fleet, info, job)).collect::<Result<Vec<_>, _>>()?;
         let marks: Vec<(&str, u32)> = jobs.iter().map(|job| (job.item_id.as_str(), job.revision)).collect();
         new += fleet.runs.retry(&info.name, &marks).await.map_err(|error| state_failure(&error))?;
+        // Done again before, it may have become a dead letter, which would not be started.
+        let ids: Vec<String> = jobs.iter().map(Job::id).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        fleet.runs.revived(&info.name, &ids).await.map_err(|error| state_failure(&error))?;
         match timeout(MADE, fleet.publisher.publish_all(&messages)).await {
             Ok(Ok(())) => done += jobs.len(),
             Ok(Err(error)) => {

@@ -7,7 +7,7 @@ use super::replies;
 use super::trouble::Trouble;
 use crate::shared::Redis;
 use crate::shared::jobs::Jobs;
-use crate::shared::runs::{Collected, RunInfo, Runs};
+use crate::shared::runs::{Collected, DeadJob, RunInfo, Runs};
 use crate::state::StateError;
 
 /// The shared state, there or not.
@@ -50,7 +50,13 @@ impl Fleet {
         }
     }
 
-    /// Dead letters of these jobs of a run count no more; false: nobody answers.
+    /// The jobs of a run that are dead letters; none: nobody answers.
+    pub(super) async fn dead(&mut self, run: &str) -> Option<Vec<DeadJob>> {
+        let answer = self.runs.dead(run).await;
+        self.noted(answer)
+    }
+
+    /// These jobs of a run count as dead no more; false: nobody answers.
     pub(super) async fn bury(&mut self, run: &str, jobs: &[&str]) -> bool {
         let answer = self.runs.buried(run, jobs).await;
         self.noted(answer).is_some()

@@ -12,7 +12,9 @@ use lapin::{Acker, Channel};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::delivery::{ACK, DETAIL, HISTORY, PARKED, REASON, RETURNED, RUN, Settled, history, number, text};
+use super::delivery::{
+    ACK, DETAIL, HISTORY, ORIGIN, PARKED, REASON, RECORD, RETURNED, RUN, Settled, history, number, text,
+};
 use super::error::{QueueError, QueueErrorKind};
 use super::link::{Link, Session};
 use super::publisher::{Message, Publisher, short};
@@ -132,7 +134,8 @@ fn letter(message: lapin::message::Delivery, topology: &Topology) -> DeadLetter 
     let id = message.properties.message_id().as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default();
     let said = |name: &str| text(&headers, name);
     let from = said("x-first-death-queue").unwrap_or_default();
-    let origin = if from == topology.records().name { Origin::Record } else { Origin::Job };
+    let is_record = from == topology.records().name || said(ORIGIN).as_deref() == Some(RECORD);
+    let origin = if is_record { Origin::Record } else { Origin::Job };
     let noted = history(&headers);
     DeadLetter {
         id,

@@ -21,6 +21,9 @@ pub(super) const PARKED: &str = "aurelia-parked";
 pub(super) const REASON: &str = "aurelia-reason";
 pub(super) const DETAIL: &str = "aurelia-detail";
 pub(super) const RUN: &str = "aurelia-run";
+/// What died, where that is no job.
+pub(super) const ORIGIN: &str = "aurelia-origin";
+pub(super) const RECORD: &str = "record";
 pub(super) const RETURNED: &str = "aurelia-returned";
 pub(super) const HISTORY: &str = "aurelia-history";
 /// Longest detail of a dead letter, in characters.
@@ -93,25 +96,24 @@ impl Delivery {
         Ok(self.ack().await)
     }
 
-    /// Makes it a dead letter ([`Delivery::letter`]), and ends it.
+    /// Makes it a [dead letter](Delivery::letter).
+    ///
+    /// Errors are those of [`Publisher::publish`]; the job then goes back to its queue.
     pub async fn dead(self, reason: &str, detail: &str) -> Result<Settled, QueueError> {
-        self.letter(reason, detail).await?;
+        self.publisher.publish(&self.letter(reason, detail)).await?;
         Ok(self.ack().await)
     }
 
-    /// Writes its dead letter: `reason` is a word to sort by, `detail` the last error, for people. It has still to end.
-    ///
-    /// Errors are those of [`Publisher::publish`]; the job then goes back to its queue.
-    pub async fn letter(&self, reason: &str, detail: &str) -> Result<(), QueueError> {
+    /// It as a dead letter: `reason` is a word to sort by, `detail` the last error, for people. Publish it, then end it.
+    pub fn letter(&self, reason: &str, detail: &str) -> Message {
         let detail: String = detail.chars().take(DETAIL_LONGEST).collect();
-        let message = Message::new(self.topology.dead_exchange(), self.run.clone(), self.id.clone(), self.body.clone())
+        Message::new(self.topology.dead_exchange(), self.run.clone(), self.id.clone(), self.body.clone())
             .with_text(REASON, reason)
             .with_text(DETAIL, &detail)
             .with_text(RUN, &self.run)
             .with(PARKED, i64::from(self.parked))
             .with(RETURNED, i64::try_from(self.returned).unwrap_or(i64::MAX))
-            .with_text(HISTORY, &history(&self.headers));
-        self.publisher.publish(&message).await
+            .with_text(HISTORY, &history(&self.headers))
     }
 
     /// Gives it back to its queue at once, for another worker; it comes back at the front and counts as returned.

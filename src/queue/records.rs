@@ -13,7 +13,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use tokio::time::{sleep, timeout};
 
-use super::delivery::{DETAIL, DETAIL_LONGEST, REASON, RUN, Settled};
+use super::delivery::{DETAIL, DETAIL_LONGEST, ORIGIN, REASON, RECORD, RUN, Settled};
 use super::error::{QueueError, QueueErrorKind};
 use super::link::{Link, Session};
 use super::publisher::{LONGEST, Message, short};
@@ -46,6 +46,7 @@ impl Record {
             .with_text(REASON, reason)
             .with_text(DETAIL, &detail)
             .with_text(RUN, run)
+            .with_text(ORIGIN, RECORD)
     }
 }
 

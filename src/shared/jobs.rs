@@ -21,16 +21,22 @@ pub struct Jobs {
     redis: Redis,
 }
 
-/// How often a job was started, this time included; 0: it was not, since it is a dead letter.
+/// How often a job was started, this time included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Started(pub u64);
 
-impl Started {
-    /// Whether it was not started, since it is a dead letter.
-    pub fn is_dead(self) -> bool {
-        self.0 == 0
-    }
+/// What became of a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// It starts.
+    Yes(Started),
+    /// It was started before without an end, and was not to be started then.
+    Suspect,
+    /// It is a dead letter, and does not start.
+    Dead,
+}
 
+impl Started {
     /// Whether it was started before and no end was seen.
     pub fn is_suspect(self) -> bool {
         self.0 >= 2
@@ -51,17 +57,10 @@ pub struct UnderWay {
     pub parked: BTreeMap<String, u64>,
 }
 
-static FIRST: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('SISMEMBER', KEYS[3], ARGV[1]) == 1 then return 0 end
-         if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return false end
-         redis.call('HDEL', KEYS[2], ARGV[1])
-         return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)",
-    )
-});
 static START: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "if redis.call('SISMEMBER', KEYS[3], ARGV[1]) == 1 then return 0 end
+        "if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then return -1 end
+         if ARGV[2] == 'first' and redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 0 end
          redis.call('HDEL', KEYS[2], ARGV[1])
          return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)",
     )
@@ -84,18 +83,25 @@ impl Jobs {
         Ok(Started(count.unwrap_or(0)))
     }
 
-    /// A job starts; none: not here, since it was started before without an end.
-    pub async fn start_first(&self, run: &str, job_id: &str) -> Result<Option<Started>, StateError> {
-        let (started, parked) = self.keys(run);
-        let step = FIRST.on(&started).key(&parked).key(&dead_key(&self.redis, run)).arg(job_id);
-        self.redis.run::<Option<u64>>(&step).await.map(|times| times.map(Started))
+    /// A job starts, if it is no suspect.
+    pub async fn start_first(&self, run: &str, job_id: &str) -> Result<Start, StateError> {
+        self.count(run, job_id, "first").await
     }
 
-    /// A job starts, also if it was started before.
-    pub async fn start(&self, run: &str, job_id: &str) -> Result<Started, StateError> {
+    /// A job starts, also as a suspect.
+    pub async fn start(&self, run: &str, job_id: &str) -> Result<Start, StateError> {
+        self.count(run, job_id, "again").await
+    }
+
+    async fn count(&self, run: &str, job_id: &str, which: &str) -> Result<Start, StateError> {
         let (started, parked) = self.keys(run);
-        let step = START.on(&started).key(&parked).key(&dead_key(&self.redis, run)).arg(job_id);
-        self.redis.run(&step).await.map(Started)
+        let step = START.on(&started).key(&parked).key(&dead_key(&self.redis, run)).arg(job_id).arg(which);
+        let times: i64 = self.redis.run(&step).await?;
+        Ok(match u64::try_from(times) {
+            Ok(0) => Start::Suspect,
+            Ok(times) => Start::Yes(Started(times)),
+            Err(_) => Start::Dead,
+        })
     }
 
     /// A job waits, for this, before it was started: what it was started before counts on.

@@ -5,6 +5,7 @@
 //! hashes small enough for the server's compact form. An item is claimed before it is published and confirmed after, so
 //! that what a killed producer left between the two is published again, never lost.
 
+mod dead;
 mod items;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,8 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
+pub use dead::DeadJob;
+pub(super) use dead::dead_key;
 pub use items::{Fate, ItemMark};
 
 use super::{Redis, Script};
@@ -202,9 +205,10 @@ impl Runs {
 
     /// One run.
     pub async fn get(&self, name: &str) -> Result<Option<RunInfo>, StateError> {
-        let fields: BTreeMap<String, String> =
-            self.redis.command(redis::cmd("HGETALL").arg(self.info_key(name))).await?;
-        Ok(info(name, &fields))
+        let mut both = redis::pipe();
+        both.cmd("HGETALL").arg(self.info_key(name)).cmd("HLEN").arg(dead_key(&self.redis, name));
+        let (fields, dead): (BTreeMap<String, String>, u64) = self.redis.pipeline(&both).await?;
+        Ok(info(name, &fields, dead))
     }
 
     /// Takes its jobs, or does not. Returns whether there is such a run.
@@ -231,35 +235,6 @@ impl Runs {
     pub async fn purged(&self, name: &str, by: u64) -> Result<(), StateError> {
         let info = self.info_key(name);
         self.redis.command::<i64>(redis::cmd("HINCRBY").arg(info).arg("purged").arg(by)).await.map(|_| ())
-    }
-
-    /// A job of a run is a dead letter. One that is told twice counts once.
-    pub async fn died(&self, name: &str, job_id: &str) -> Result<(), StateError> {
-        static DIE: LazyLock<Script> = LazyLock::new(|| {
-            Script::new("return redis.call('HINCRBY', KEYS[1], 'dead', redis.call('SADD', KEYS[2], ARGV[1]))")
-        });
-        self.count_dead(&DIE, name, &[job_id]).await
-    }
-
-    /// Dead letters of these jobs are dropped since the jobs have records.
-    pub async fn buried(&self, name: &str, jobs: &[&str]) -> Result<(), StateError> {
-        static BURY: LazyLock<Script> = LazyLock::new(|| Script::new(NO_LETTER));
-        self.count_dead(&BURY, name, jobs).await
-    }
-
-    /// A dead letter is sent back: it counts as dead no more, and its run is worked on again.
-    pub async fn revived(&self, name: &str, job_id: &str) -> Result<(), StateError> {
-        static REVIVE: LazyLock<Script> = LazyLock::new(|| reopening(NO_LETTER));
-        self.count_dead(&REVIVE, name, &[job_id]).await
-    }
-
-    async fn count_dead(&self, script: &Script, name: &str, jobs: &[&str]) -> Result<(), StateError> {
-        let (info, dead) = (self.info_key(name), dead_key(&self.redis, name));
-        for some in jobs.chunks(1000) {
-            let step = some.iter().fold(script.on(&info).key(&dead), |step, job| step.arg(*job));
-            self.redis.run::<i64>(&step).await?;
-        }
-        Ok(())
     }
 
     async fn set(&self, name: &str, field: &str, value: String) -> Result<bool, StateError> {
@@ -291,16 +266,6 @@ impl Runs {
     }
 }
 
-/// Jobs of a run that are dead letters no more.
-const NO_LETTER: &str = "local gone = redis.call('SREM', KEYS[2], unpack(ARGV))
-     return gone > 0 and redis.call('HINCRBY', KEYS[1], 'dead', -gone) or 0";
-
-/// Where a run's jobs are that are dead letters: a set, so that each counts once, whatever dies between its letter and its
-/// acknowledgement.
-pub(super) fn dead_key(redis: &Redis, run: &str) -> String {
-    redis.key(&Runs::tag(run), "dead")
-}
-
 /// A script on a run's `info` that begins with opening the run again: the collector had all of it, and workers left it alone.
 fn reopening(rest: &str) -> Script {
     let open = "local collected = redis.call('HGET', KEYS[1], 'collected')
@@ -320,7 +285,7 @@ fn read<T: serde::de::DeserializeOwned + Default>(text: Option<&String>) -> T {
     text.and_then(|text| serde_json::from_value(text.as_str().into()).ok()).unwrap_or_default()
 }
 
-fn info(name: &str, fields: &BTreeMap<String, String>) -> Option<RunInfo> {
+fn info(name: &str, fields: &BTreeMap<String, String>, dead: u64) -> Option<RunInfo> {
     let number = |field: &str| fields.get(field).and_then(|text| text.parse().ok()).unwrap_or(0);
     Some(RunInfo {
         name: name.to_owned(),
@@ -331,7 +296,7 @@ fn info(name: &str, fields: &BTreeMap<String, String>) -> Option<RunInfo> {
         enqueued: number("enqueued"),
         retried: number("retried"),
         purged: number("purged"),
-        dead: number("dead"),
+        dead,
         ceiling: fields.get("ceiling").and_then(|text| text.parse().ok()).map(Nano),
         created_at: fields.get("created").and_then(|text| text.parse().ok()).unwrap_or(0),
         generation: number("generation"),

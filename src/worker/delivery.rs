@@ -1,7 +1,7 @@
 //! One delivery: a job's way from its message to its end.
 //!
 //! ```text
-//! read -> start count -> pipeline -> record published -> acknowledged
+//! read -> start count -> pipeline -> record published -> end counted -> acknowledged
 //! ```
 //!
 //! Every end is durable before the acknowledgement: a record, the job again as a new message (because its delivery took too
@@ -28,7 +28,7 @@ use crate::pipeline::{Leave, NoRecord, Pipeline};
 use crate::price::Nano;
 use crate::queue::{Delivery, Tier};
 use crate::record::Record;
-use crate::shared::jobs::MOST_STARTS;
+use crate::shared::jobs::{MOST_STARTS, Start};
 use crate::state::StateError;
 
 /// Between two attempts at something that must not be given up.
@@ -47,6 +47,9 @@ pub(super) struct Desk {
     pub(super) metrics: Metrics,
     suspects: Semaphore,
 }
+
+/// Why another message of a dead letter's job is one.
+pub(super) const DEAD_BEFORE: &str = "dead_before";
 
 /// Whether a job was started in this delivery: only then does its end take back what counts against it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,9 +73,9 @@ pub(super) enum End {
 }
 
 impl End {
-    /// Another letter, so that nothing is lost where the first one was; both count once.
+    /// Another letter of a job that counts as dead, so that nothing is lost if the first one was.
     fn dead_before() -> Self {
-        Self::Dead("dead_before", "it is a dead letter already; aurelia dead requeue starts it again".to_owned())
+        Self::Dead(DEAD_BEFORE, "it is a dead letter already; aurelia dead requeue starts it again".to_owned())
     }
 }
 
@@ -149,9 +152,9 @@ impl Desk {
     async fn count(&self, delivery: &Delivery, job_id: &str) -> Result<Option<SemaphorePermit<'_>>, End> {
         let (jobs, run) = (&self.fleet.jobs, &delivery.run);
         match jobs.start_first(run, job_id).await {
-            Ok(Some(started)) if started.is_dead() => return Err(End::dead_before()),
-            Ok(Some(_)) => return Ok(None),
-            Ok(None) => {}
+            Ok(Start::Yes(_)) => return Ok(None),
+            Ok(Start::Suspect) => {}
+            Ok(Start::Dead) => return Err(End::dead_before()),
             // If it was counted all the same, it is a suspect next time, and never more.
             Err(error) => return Err(self.no_state(&error).await),
         }
@@ -165,12 +168,12 @@ impl Desk {
         };
         match jobs.start(run, job_id).await {
             Err(error) => Err(self.not_counted(run, job_id, &error).await),
-            Ok(started) if started.is_dead() => Err(End::dead_before()),
-            Ok(started) if started.is_poison() => {
+            Ok(Start::Yes(started)) if started.is_poison() => {
                 let detail = format!("it was started {MOST_STARTS} times, and each time its worker died with it");
                 Err(End::Dead("poison", detail))
             }
-            Ok(_) => Ok(Some(turn)),
+            Ok(Start::Yes(_)) => Ok(Some(turn)),
+            Ok(Start::Dead | Start::Suspect) => Err(End::dead_before()),
         }
     }
 

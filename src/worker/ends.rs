@@ -1,11 +1,12 @@
-//! How a delivery ends: its effect first, confirmed, then the count of what is under way, then the acknowledgement.
+//! How a delivery ends: its effect is confirmed, what is under way is counted, and then it is acknowledged.
 //!
 //! If the process dies in between, the job is there twice, which replay makes harmless; acknowledged first, it would be lost, or
-//! count as under way for ever.
+//! count as under way until its run is complete.
 
 use tokio::time::{Instant, sleep};
 
-use super::delivery::{AGAIN, Began, Desk, End};
+use super::delivery::{AGAIN, Began, DEAD_BEFORE, Desk, End};
+use crate::job::Job;
 use crate::message::{JobMessage, RecordMessage};
 use crate::metrics::End as Metered;
 use crate::queue::{Delivery, Message, QueueError, QueueErrorKind, Settled, declare};
@@ -36,7 +37,7 @@ impl Desk {
                         self.end(Metered::Acked, Ok(delivery.ack().await));
                     }
                     Err(error) if error.kind == QueueErrorKind::Invalid => {
-                        self.dead(delivery, job_id, "record_too_long", &error.to_string()).await;
+                        self.dead(delivery, &message.job, "record_too_long", &error.to_string()).await;
                     }
                     Err(error) => tracing::warn!(%error, item, "a record was not published; its job comes again"),
                 }
@@ -50,15 +51,15 @@ impl Desk {
                     tracing::error!(item, "a reply that was paid for is too long to travel: it is lost");
                     body = message.encode();
                 }
-                // Before another worker can start it, for which it would be a suspect.
-                self.ended(&run, job_id).await;
                 match body {
                     Ok(body) => match self.publish(&fleet.topology.job(&run, job_id, body), Some(&run)).await {
-                        Ok(()) => self.end(Metered::Continued, Ok(delivery.ack().await)),
+                        Ok(()) => {
+                            self.ended(&run, job_id).await;
+                            self.end(Metered::Continued, Ok(delivery.ack().await));
+                        }
                         Err(error) => tracing::warn!(%error, "a job was not put back; it comes again"),
                     },
-                    // It was not too long as it came.
-                    Err(error) => tracing::error!(error, "a job cannot be put back"),
+                    Err(error) => self.dead(delivery, &message.job, "too_long", &error).await,
                 }
             }
             End::Park(tier, reason) => {
@@ -69,11 +70,14 @@ impl Desk {
                 };
                 if let Err(error) = counted {
                     tracing::debug!(%error, "a waiting job is not counted");
+                    if started == Began::Yes {
+                        self.ended_later(&run, job_id);
+                    }
                 }
                 let body = delivery.body.clone();
                 self.end(Metered::Parked(reason), delivery.park(tier, body).await);
             }
-            End::Dead(reason, detail) => self.dead(delivery, job_id, reason, &detail).await,
+            End::Dead(reason, detail) => self.dead(delivery, &message.job, reason, &detail).await,
             End::GiveBack => {
                 tracing::info!(run, item = message.job.item_id, "given back");
                 if started == Began::Yes {
@@ -111,21 +115,24 @@ impl Desk {
         }
     }
 
-    async fn dead(&self, delivery: Delivery, job_id: &str, reason: &'static str, detail: &str) {
-        let run = delivery.run.clone();
+    async fn dead(&self, delivery: Delivery, job: &Job, reason: &'static str, detail: &str) {
+        let (run, job_id) = (delivery.run.clone(), job.id());
         tracing::warn!(run, job_id, reason, detail, "a job is a dead letter");
-        if let Err(error) = delivery.letter(reason, detail).await {
+        let letter = delivery.letter(reason, detail);
+        if let Err(error) = self.publish(&letter, None).await {
             return self.end(Metered::Dead(reason), Err(error));
         }
-        // Without this count its run would never be complete.
-        while let Err(error) = self.fleet.runs.died(&run, job_id).await {
+        // Without this count its run would never be complete. One that counted already may have been sent back since.
+        while reason != DEAD_BEFORE
+            && let Err(error) = self.fleet.runs.died(job).await
+        {
             tracing::debug!(%error, "a dead letter is not counted yet");
             tokio::select! {
                 () = self.fleet.shutdown.drain.cancelled() => return,
                 () = sleep(AGAIN) => {}
             }
         }
-        self.ended(&run, job_id).await;
+        self.ended(&run, &job_id).await;
         self.end(Metered::Dead(reason), Ok(delivery.ack().await));
     }
 
@@ -139,23 +146,21 @@ impl Desk {
 
     /// The job's start counts no more; told later if it cannot be told now.
     pub(super) async fn ended(&self, run: &str, job_id: &str) {
-        let Err(error) = self.fleet.jobs.end(run, job_id).await else { return };
-        tracing::debug!(%error, "the end of a job is not counted yet");
-        let (jobs, run, job_id) = (self.fleet.jobs.clone(), run.to_owned(), job_id.to_owned());
-        self.later(move || {
-            let (jobs, run, job_id) = (jobs.clone(), run.clone(), job_id.clone());
-            async move { jobs.end(&run, &job_id).await.is_ok() }
-        });
+        if let Err(error) = self.fleet.jobs.end(run, job_id).await {
+            tracing::debug!(%error, "the end of a job is not counted yet");
+            self.ended_later(run, job_id);
+        }
     }
 
-    /// Tries in passing until it is done, or was tried often enough.
-    fn later<F: Future<Output = bool> + Send>(&self, mut done: impl FnMut() -> F + Send + 'static) {
+    /// Told in passing until it is done, or was tried often enough.
+    fn ended_later(&self, run: &str, job_id: &str) {
+        let (jobs, run, job_id) = (self.fleet.jobs.clone(), run.to_owned(), job_id.to_owned());
         self.fleet.redis.in_passing(async move {
             for _ in 0..TOLD_LATER {
-                if done().await {
+                sleep(AGAIN).await;
+                if jobs.end(&run, &job_id).await.is_ok() {
                     return;
                 }
-                sleep(AGAIN).await;
             }
         });
     }

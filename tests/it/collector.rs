@@ -15,7 +15,7 @@ use aurelia::journal::key::Sample;
 use aurelia::journal::{Canonical, Journal, Redirect};
 use aurelia::message::{JobMessage, RecordMessage};
 use aurelia::provider::Role;
-use aurelia::queue::{Intake, Link, Publisher, Topology, declare};
+use aurelia::queue::{DeadLetters, Intake, Link, Publisher, Settled, Topology, declare};
 use aurelia::recipe::RecipeFile;
 use aurelia::record::{ByTry, ErrorKind, FallbackFor, Record, RecordError, Status};
 use aurelia::shared::Redis;
@@ -290,7 +290,7 @@ fn a_dead_letter_whose_job_has_a_record_is_dropped_and_does_not_end_its_run_too_
             bench.publisher.publish(&bench.topology.job("r", job.id(), body)).await.unwrap();
             let taken = intake.take("r").await.unwrap().unwrap();
             taken.dead("poison", "it took its worker with it").await.unwrap();
-            bench.runs.died("r", &job.id()).await.unwrap();
+            bench.runs.died(&job).await.unwrap();
         }
     });
     bench.publish(&messages[..2]);
@@ -306,6 +306,36 @@ fn a_dead_letter_whose_job_has_a_record_is_dropped_and_does_not_end_its_run_too_
     bench.set("r").unwrap().check(&messages[..3]);
     assert!(bench.set("r").unwrap().manifest.complete);
     assert_eq!((dead(), bench.ready(&bench.topology.dead().name)), (1, 1));
+}
+
+#[test]
+fn a_dead_letter_that_somebody_looks_at_does_not_end_its_run_too_early() {
+    let bench = Bench::new();
+    bench.run("r", 2);
+    let messages = accepted("r", 0..2);
+    let twice = job("r", "item-0", 0);
+    let look = bench.runtime.block_on(async {
+        declare(&bench.link, &bench.topology, &["r"]).await.unwrap();
+        let intake = Intake::new(bench.link.clone(), bench.publisher.clone(), bench.topology.clone());
+        let body = JobMessage::new("digest".to_owned(), twice.clone()).encode().unwrap();
+        bench.publisher.publish(&bench.topology.job("r", twice.id(), body)).await.unwrap();
+        intake.take("r").await.unwrap().unwrap().dead("poison", "it took its worker with it").await.unwrap();
+        bench.runs.died(&twice).await.unwrap();
+        let look = DeadLetters::open(&bench.link, &bench.topology).await.unwrap();
+        assert!(look.next().await.unwrap().is_some() && look.next().await.unwrap().is_none());
+        look
+    });
+    bench.publish(&messages[..1]);
+    let collector = bench.collector("").args(["--run", "r", "--until-complete"]).spawn();
+    // A record and a dead letter, and yet a job is under way.
+    bench.until("r", "its record is there", |manifest| manifest.totals.jobs == 1);
+    let info = || bench.runtime.block_on(bench.runs.get("r")).unwrap().unwrap();
+    until("it counts as dead no more", || (info().dead == 0).then_some(()));
+    assert!(!info().collected.complete && !bench.set("r").unwrap().manifest.complete);
+    bench.publish(&messages[1..]);
+    collector.wait().expect(0);
+    bench.set("r").unwrap().check(&messages);
+    bench.runtime.block_on(look.close()).unwrap();
 }
 
 #[test]
@@ -455,6 +485,20 @@ fn what_is_no_record_is_a_dead_letter_and_holds_up_nothing() {
     let expected = [("a", "not_json"), ("b", "not_a_record"), ("c", "newer"), ("d", "bad_run")];
     assert_eq!(reasons, expected.map(|(id, reason)| (id.to_owned(), reason.to_owned())).into());
     assert_eq!(bench.ready(&bench.topology.records().name), 0);
+    // Sent back, it is a record again, for a collector that can read it.
+    bench.publish_raw(vec![("c".to_owned(), newer.to_string().into())]);
+    let collector = bench.collector("").spawn();
+    until("it is dead again", || (bench.ready(&bench.topology.dead().name) == 1).then_some(()));
+    collector.signal(Signal::TERM);
+    collector.wait().expect(0);
+    assert_eq!(bench.ready(&bench.topology.records().name), 0);
+    bench.runtime.block_on(async {
+        let letters = DeadLetters::open(&bench.link, &bench.topology).await.unwrap();
+        let held = letters.next().await.unwrap().unwrap();
+        assert_eq!(letters.requeue(held, &bench.publisher).await.unwrap(), Settled::Told);
+        letters.close().await.unwrap();
+    });
+    until("it is back", || (bench.ready(&bench.topology.records().name) > 0).then_some(()));
 }
 
 /// A record that rests on these replies.

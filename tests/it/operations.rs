@@ -12,6 +12,8 @@ use aurelia::record::{ByTry, Status};
 use aurelia::shared::jobs::Started;
 use aurelia::shared::runs::{Collected, ItemMark, Lane, NewRun, Phase};
 use futures_util::{StreamExt as _, stream};
+use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
@@ -91,10 +93,10 @@ impl Yard {
     fn kill_one(&self, run: &str, reason: &str) -> String {
         self.runtime.block_on(async {
             let delivery = self.take(run).await.expect("there is a job");
-            let id = delivery.id.clone();
+            let (id, body) = (delivery.id.clone(), delivery.body.clone());
             self.fleet.jobs.start(run, &id).await.unwrap();
             assert_eq!(delivery.dead(reason, "it took its worker with it\nfive times").await.unwrap(), Settled::Told);
-            self.fleet.runs.died(run, &id).await.unwrap();
+            self.fleet.runs.died(&JobMessage::decode(&body).unwrap().job).await.unwrap();
             id
         })
     }
@@ -265,6 +267,59 @@ fn dead_letters_are_listed_shown_requeued_and_dropped() {
     assert!(yard.ask(1, &["dead", "drop", &unread]).sentence().contains("no dead letter"));
     assert_eq!(yard.ask(0, &["dead", "drop", "--all"]).stdout, "1 dropped\n");
     assert_eq!(yard.ask(0, &["dead", "list"]).stdout, "no dead letters\n");
+}
+
+#[test]
+fn a_dead_letter_that_cannot_be_sent_back_counts_on_and_one_of_the_broker_counts_once_it_is_dropped() {
+    let yard = Yard::with("ops-letters", &["r"]);
+    yard.enqueue("r", 1);
+    let killed = yard.kill_one("r", "poison");
+    let dead = || yard.runtime.block_on(yard.fleet.runs.get("r")).unwrap().unwrap().dead;
+    let plain = yard.runtime.block_on(async {
+        let connection = Connection::connect(&Broker::shared(), ConnectionProperties::default()).await.unwrap();
+        let queue = yard.fleet.topology.run("r").unwrap().name;
+        let channel = connection.create_channel().await.unwrap();
+        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+        connection
+    });
+    yard.ask(1, &["dead", "requeue", &killed]);
+    assert_eq!((dead(), yard.dead_ids()), (1, vec![killed.clone()]));
+    yard.runtime.block_on(declare(&yard.fleet.outgoing, &yard.fleet.topology, &["r"])).unwrap();
+    let given_up = job("r", 7);
+    yard.runtime.block_on(async {
+        let channel = plain.create_channel().await.unwrap();
+        let body = JobMessage::new(recipe().digest(), given_up.clone()).encode().unwrap();
+        let named = BasicProperties::default().with_message_id(given_up.id().into());
+        let options = BasicPublishOptions::default();
+        let sent = channel.basic_publish("ops-letters.dead".into(), "r".into(), options, &body, named);
+        sent.await.unwrap().await.unwrap();
+        plain.close(200, "bye".into()).await.unwrap();
+    });
+    until("it is there", || (yard.dead_ids().len() == 2).then_some(()));
+    assert_eq!(dead(), 1);
+    yard.ask(0, &["dead", "drop", &given_up.id()]);
+    assert_eq!(dead(), 2);
+    yard.ask(0, &["dead", "requeue", &killed]);
+    assert_eq!((dead(), yard.dead_ids()), (1, vec![]));
+}
+
+#[test]
+fn of_two_letters_of_a_job_the_second_one_sent_back_does_not_forget_that_the_job_has_started() {
+    let yard = Yard::with("ops-letters-twice", &["r"]);
+    yard.enqueue("r", 1);
+    let id = yard.kill_one("r", "poison");
+    yard.enqueue("r", 1);
+    assert_eq!(yard.kill_one("r", "dead_before"), id);
+    let runs = &yard.fleet.runs;
+    assert_eq!(yard.runtime.block_on(runs.get("r")).unwrap().unwrap().dead, 1);
+    // As after the first one of them: sent back, and started by a worker.
+    yard.runtime.block_on(async {
+        runs.revived("r", &[&id]).await.unwrap();
+        yard.fleet.jobs.end("r", &id).await.unwrap();
+        yard.fleet.jobs.start("r", &id).await.unwrap();
+    });
+    assert_eq!(yard.ask(0, &["dead", "requeue", &id]).stdout, "2 requeued\n");
+    assert_eq!(yard.runtime.block_on(yard.fleet.jobs.started("r", &id)).unwrap(), Started(1));
 }
 
 #[test]

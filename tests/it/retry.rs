@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use aurelia::job::{Item, Job};
 use aurelia::record::{Record, Status};
 use aurelia::shared::runs::RunInfo;
 use rustix::process::Signal;
@@ -87,8 +88,13 @@ fn what_failed_is_done_again_and_nothing_else_though_the_command_is_run_twice() 
     assert_eq!(yard.retry(0, "blocked").json(), json!({ "run": RUN, "enqueued": 0, "new": 0 }));
     assert_eq!((yard.info().retried, yard.info().collected.complete), (0, true));
     assert_eq!(yard.retry(0, "failed").json(), json!({ "run": RUN, "enqueued": 4, "new": 4 }));
+    // One of them becomes a dead letter: done again all the same.
+    let dead = Job::new(RUN, 1, Item::from_line(&items[0].to_string()).unwrap());
+    yard.bench.block_on(yard.bench.fleet.runs.died(&dead)).unwrap();
+    assert_eq!(yard.info().dead, 1);
     assert_eq!(yard.retry(0, "failed,blocked").json(), json!({ "run": RUN, "enqueued": 4, "new": 0 }));
     let info = yard.info();
+    assert_eq!(info.dead, 0);
     assert_eq!((info.jobs(), info.retried, info.sealed), (24, 4, true));
     assert!(!info.collected.complete, "workers would leave it alone");
     assert_eq!(info.collected.by_status[&Status::Failed], 4, "what is collected is as it was");

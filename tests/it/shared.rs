@@ -1,5 +1,6 @@
 //! The state that a fleet shares, on a real Redis.
 
+use aurelia::job::{Item, Job};
 use aurelia::journal::key::Sample;
 use aurelia::journal::{Canonical, Journal, Look, Redirect, Stored};
 use aurelia::price::Nano;
@@ -8,8 +9,10 @@ use aurelia::recipe::{Recipe, RecipeFile};
 use aurelia::record::Status;
 use aurelia::shared::Redis;
 use aurelia::shared::claims::Claims;
-use aurelia::shared::jobs::{Jobs, Started, UnderWay};
-use aurelia::shared::runs::{Fate, ItemMark, Lane, NewRun, Phase, Registered, Runs};
+use aurelia::shared::jobs::{Jobs, Start, Started, UnderWay};
+use aurelia::shared::runs::{DeadJob, Fate, ItemMark, Lane, NewRun, Phase, Registered, Runs};
+
+use serde_json::json;
 
 use crate::support::fleet::Bench;
 use crate::support::redis::RedisServer;
@@ -88,15 +91,19 @@ async fn an_item_is_enqueued_once_and_its_id_stands_for_one_content() {
 #[tokio::test]
 async fn a_job_that_neither_ended_nor_waits_becomes_a_suspect_and_then_poison() {
     let jobs = Jobs::new(redis("started"));
-    assert!(!jobs.start("r", "a").await.unwrap().is_suspect());
-    assert!(jobs.start("r", "a").await.unwrap().is_suspect());
+    let start = async || match jobs.start("r", "a").await.unwrap() {
+        Start::Yes(started) => started,
+        other => panic!("{other:?}"),
+    };
+    assert!(!start().await.is_suspect());
+    assert!(start().await.is_suspect());
     jobs.park("r", "a", "quota").await.unwrap();
     let parked = UnderWay { running: 0, parked: [("quota".to_owned(), 1)].into() };
     assert_eq!(jobs.under_way("r").await.unwrap(), parked);
     for _ in 0..5 {
-        assert!(!jobs.start("r", "a").await.unwrap().is_poison());
+        assert!(!start().await.is_poison());
     }
-    assert!(jobs.start("r", "a").await.unwrap().is_poison());
+    assert!(start().await.is_poison());
     assert_eq!(jobs.under_way("r").await.unwrap(), UnderWay { running: 1, parked: [].into() });
     jobs.end("r", "a").await.unwrap();
     assert_eq!(jobs.started("r", "a").await.unwrap(), Started(0));
@@ -106,27 +113,31 @@ async fn a_job_that_neither_ended_nor_waits_becomes_a_suspect_and_then_poison() 
 async fn a_dead_letter_counts_once_and_is_not_started_until_it_is_sent_back() {
     let redis = redis("letters");
     let (jobs, runs) = (Jobs::new(redis.clone()), Runs::new(redis));
-    let recipe = RecipeFile::builtin().unwrap().resolve(|_| true);
-    let run = NewRun { name: "r", recipe: &recipe, lane: Lane::Normal, ceiling: None };
+    let run = NewRun { name: "r", recipe: &recipe(8), lane: Lane::Normal, ceiling: None };
     runs.register(&run).await.unwrap();
+    let job = |id: &str| {
+        let item = json!({"id": id, "video": "/v.mp4", "query": "What happens?"});
+        Job::new("r", 3, Item::from_line(&item.to_string()).unwrap())
+    };
+    let (a, b) = (job("a"), job("b \"quoted\""));
     let dead = async || runs.get("r").await.unwrap().unwrap().dead;
-    for job in ["a", "a", "b"] {
-        runs.died("r", job).await.unwrap();
+    for job in [&a, &a, &b] {
+        runs.died(job).await.unwrap();
     }
     assert_eq!(dead().await, 2);
-    assert!(jobs.start_first("r", "a").await.unwrap().unwrap().is_dead());
-    assert!(jobs.start("r", "a").await.unwrap().is_dead());
+    let mut found = runs.dead("r").await.unwrap();
+    found.sort_by(|one, other| one.item_id.cmp(&other.item_id));
+    let as_dead = |job: &Job| DeadJob { id: job.id(), item_id: job.item_id.clone(), revision: 3 };
+    assert_eq!(found, [as_dead(&a), as_dead(&b)]);
+    assert_eq!(jobs.start_first("r", &a.id()).await.unwrap(), Start::Dead);
+    assert_eq!(jobs.start("r", &a.id()).await.unwrap(), Start::Dead);
     assert_eq!(jobs.under_way("r").await.unwrap(), UnderWay::default());
-    for _ in 0..2 {
-        runs.revived("r", "a").await.unwrap();
-        assert_eq!(dead().await, 1);
-    }
-    assert_eq!(jobs.start_first("r", "a").await.unwrap(), Some(Started(1)));
-    assert_eq!(jobs.start_first("r", "a").await.unwrap(), None);
-    for _ in 0..2 {
-        runs.buried("r", &["a", "b"]).await.unwrap();
-        assert_eq!(dead().await, 0);
-    }
+    assert_eq!(runs.revived("r", &[&a.id()]).await.unwrap(), 1);
+    assert_eq!((runs.revived("r", &[&a.id()]).await.unwrap(), dead().await), (0, 1));
+    assert_eq!(jobs.start_first("r", &a.id()).await.unwrap(), Start::Yes(Started(1)));
+    assert_eq!(jobs.start_first("r", &a.id()).await.unwrap(), Start::Suspect);
+    runs.buried("r", &[&a.id(), &b.id()]).await.unwrap();
+    assert_eq!(dead().await, 0);
 }
 
 /// Three servers that are a cluster.
@@ -178,5 +189,5 @@ async fn a_server_that_was_killed_and_started_again_is_used_again_with_its_scrip
             Err(_) => tries += 1,
         }
     };
-    assert_eq!(started, Started(2), "what was answered is kept");
+    assert_eq!(started, Start::Yes(Started(2)), "what was answered is kept");
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use aurelia::job::{Item, Job};
-use aurelia::message::LONGEST_JOB;
+use aurelia::message::{JobMessage, LONGEST_JOB};
 use aurelia::recipe::RecipeFile;
 use aurelia::record::{ErrorKind, Status};
 use aurelia::shared::jobs::{MOST_STARTS, UnderWay};
@@ -133,6 +133,39 @@ fn a_job_longer_than_its_delivery_goes_on_in_others_and_its_neighbours_are_not_r
 }
 
 #[test]
+fn a_job_that_has_no_room_for_its_time_is_a_dead_letter_when_it_should_be_put_back() {
+    let (sim, work, bench) = (Sim::plain(), Workdir::with_clips(1), Bench::new("worker-no-room"));
+    let recipe = bench.enqueue(&work, "r", &[]);
+    let clip = work.path("clips/0.mp4").display().to_string();
+    let message = |room: usize| {
+        let item = json!({"id": "long", "video": clip, "query": "What is heard? [[sim: latency_ms=2500]]",
+                          "metadata": {"padding": "x".repeat(room)}});
+        let job = Job::new("r", 0, Item::from_line(&item.to_string()).unwrap());
+        let mut message = JobMessage::new(recipe.digest(), job);
+        // A digit more from now on.
+        message.worked_seconds = 9;
+        message
+    };
+    let least = message(0).encode().unwrap().len();
+    let message = message(LONGEST_JOB - least);
+    let body = message.encode().unwrap();
+    assert_eq!(body.len(), LONGEST_JOB);
+    bench.raw("r", &message.job.id(), &body);
+    let worker = bench.worker(&work, &sim).config("[worker]\ndelivery_deadline_seconds = 2\n").spawn();
+    let dead = bench.fleet.topology.dead().name;
+    let letters = until("it is a dead letter", || Some(bench.drain(&dead)).filter(|letters| !letters.is_empty()));
+    assert_eq!((letters.len(), letters[0].0.as_str()), (1, message.job.id().as_str()));
+    assert!(letters[0].1.contains("too_long") && letters[0].1.contains("more than 65536"), "{letters:?}");
+    until("it counts as dead", || {
+        let info = bench.block_on(bench.fleet.runs.get("r")).unwrap().unwrap();
+        let under_way = bench.block_on(bench.fleet.jobs.under_way("r")).unwrap();
+        (info.dead == 1 && under_way == UnderWay::default()).then_some(())
+    });
+    worker.signal(Signal::TERM);
+    worker.wait().expect(0);
+}
+
+#[test]
 fn a_job_that_kills_its_worker_is_a_dead_letter_after_five_starts_and_none_of_its_neighbours_is() {
     poison("worker-poison", 30);
 }
@@ -176,13 +209,13 @@ pub(crate) fn poison(prefix: &str, neighbours: usize) {
     });
 }
 
-/// A worker dies before this reaches Redis, and another one goes on; the run has this many jobs that died with their workers.
-fn killed_before(prefix: &str, script: &'static str, dead: u64) {
+/// A worker dies before it says this to Redis, and another one goes on; the run has this many jobs that died with their workers.
+fn killed_before(prefix: &str, words: &'static str, dead: u64) {
     let redis = RedisServer::own("always");
     let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
     let mut bench = Bench::over(&Broker::shared(), &redis.url(), prefix);
     let cable = sim.runtime().block_on(Cable::to(redis.port()));
-    cable.darken_at(script);
+    cable.darken_at(words);
     let items = corpus(1, 1);
     let job = Job::new("r", 0, Item::from_line(&items[0].to_string()).unwrap()).id();
     for _ in 0..dead * MOST_STARTS {
@@ -215,8 +248,8 @@ fn killed_before(prefix: &str, script: &'static str, dead: u64) {
 
 #[test]
 fn a_worker_killed_at_the_end_of_a_job_leaves_nothing_under_way_and_no_dead_letter_uncounted() {
-    // Scripts are sent whole to a server that has not seen them.
-    let [ended, died] = ["return redis.call('HDEL', KEYS[2], ARGV[1])", "redis.call('SADD', KEYS[2], ARGV[1])"];
+    // A script is sent whole to a server that has not seen it.
+    let [ended, died] = ["return redis.call('HDEL', KEYS[2], ARGV[1])", r#"[0,"item-000"]"#];
     killed_before("worker-ended", ended, 0);
     killed_before("worker-died", died, 1);
     killed_before("worker-died-ended", ended, 1);

@@ -1,0 +1,67 @@
+//! Which jobs of a run are dead letters: a hash by job, so that each counts once, whatever dies between its letter and its
+//! acknowledgement. With what they are of, so that the collector knows which of them have a record after all.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use super::{Runs, reopening};
+use crate::job::Job;
+use crate::shared::{Redis, Script};
+use crate::state::StateError;
+
+/// A job that is a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadJob {
+    /// [`Job::id`].
+    pub id: String,
+    /// Its item.
+    pub item_id: String,
+    /// The item's revision.
+    pub revision: u32,
+}
+
+pub(in crate::shared) fn dead_key(redis: &Redis, run: &str) -> String {
+    redis.key(&Runs::tag(run), "dead")
+}
+
+impl Runs {
+    /// A job is a dead letter. One that is told twice counts once.
+    pub async fn died(&self, job: &Job) -> Result<(), StateError> {
+        let what = serde_json::to_string(&(job.revision, &job.item_id)).unwrap_or_default();
+        let note = redis::cmd("HSET").arg(dead_key(&self.redis, &job.run)).arg(job.id()).arg(what).to_owned();
+        self.redis.command::<u64>(&note).await.map(|_| ())
+    }
+
+    /// The jobs of a run that are dead letters.
+    pub async fn dead(&self, name: &str) -> Result<Vec<DeadJob>, StateError> {
+        let dead: BTreeMap<String, String> =
+            self.redis.command(redis::cmd("HGETALL").arg(dead_key(&self.redis, name))).await?;
+        let job = |(id, what): (String, String)| {
+            let (revision, item_id) = serde_json::from_str(&what).ok()?;
+            Some(DeadJob { id, item_id, revision })
+        };
+        Ok(dead.into_iter().filter_map(job).collect())
+    }
+
+    /// These jobs count as dead no more, since they have records.
+    pub async fn buried(&self, name: &str, job_ids: &[&str]) -> Result<(), StateError> {
+        let dead = dead_key(&self.redis, name);
+        for some in job_ids.chunks(1000) {
+            self.redis.command::<u64>(redis::cmd("HDEL").arg(&dead).arg(some)).await?;
+        }
+        Ok(())
+    }
+
+    /// These jobs are sent again: they count as dead no more, and their run is worked on again. How many of them were dead.
+    pub async fn revived(&self, name: &str, job_ids: &[&str]) -> Result<u64, StateError> {
+        static REVIVE: LazyLock<Script> =
+            LazyLock::new(|| reopening("return redis.call('HDEL', KEYS[2], unpack(ARGV))"));
+        let (info, dead) = (self.info_key(name), dead_key(&self.redis, name));
+        let mut revived = 0;
+        for some in job_ids.chunks(1000) {
+            let step = some.iter().fold(REVIVE.on(&info).key(&dead), |step, job| step.arg(*job));
+            revived += self.redis.run::<u64>(&step).await?;
+        }
+        Ok(revived)
+    }
+}
