@@ -176,10 +176,10 @@ async fn requeue(fleet: &Fleet, look: &DeadLetters, held: crate::queue::Held) ->
     let letter = &held.letter;
     let (run, ours, job) = (letter.run.clone(), letter.ours, job(letter));
     let Some(job) = job else { return settled(ask(look.requeue(held, &fleet.publisher)).await?) };
-    // Before it can be started again: that start would be refused to a dead letter, or forgotten. Of two letters of one job
-    // the first one counts.
+    // Before it can be started again, which is refused to a dead letter.
     let revived = fleet.runs.revived(&run, &[&job.id()]).await.map_err(|error| state_failure(&error))?;
-    if revived > 0 || !ours {
+    if !ours {
+        // The broker gave it up: its starts count no more. Later, it could be one that is under way.
         fleet.jobs.end(&run, &job.id()).await.map_err(|error| state_failure(&error))?;
     }
     let sent = ask(look.requeue(held, &fleet.publisher)).await;
@@ -196,11 +196,9 @@ fn job(letter: &DeadLetter) -> Option<Job> {
     message.map(|message| message.job).filter(|job| job.run == letter.run)
 }
 
-/// Drops a letter. What the broker itself gave up counts as dead from now on: before, it could be sent back.
+/// Drops a letter. Its job counts as dead from now on if it did not before: the broker gave it up, or it was to be sent back.
 async fn bury(fleet: &Fleet, look: &DeadLetters, held: crate::queue::Held) -> Result<(), Failure> {
-    if !held.letter.ours
-        && let Some(job) = job(&held.letter)
-    {
+    if let Some(job) = job(&held.letter) {
         fleet.runs.died(&job).await.map_err(|error| state_failure(&error))?;
     }
     settled(look.drop_letter(held).await)

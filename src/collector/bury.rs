@@ -11,26 +11,37 @@ use super::dataset::Dataset;
 use super::state::Fleet;
 use crate::message::JobMessage;
 use crate::queue::{DeadLetters, Link, Origin, QueueError, Topology};
+use crate::shared::runs::RunInfo;
 
 /// A look at all dead letters: about a thousand a second.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Drops what has a record; whether nothing had to be dropped. Fails where that cannot be found out now.
-pub(super) async fn bury(link: &Link, topology: &Topology, fleet: &mut Fleet, set: &Dataset) -> Result<bool, String> {
-    let run = set.known.manifest.run.as_str();
+/// Drops what has a record; whether nothing had to be dropped, and the dead are as many as `info` says. Fails where that cannot be
+/// found out now.
+pub(super) async fn bury(
+    link: &Link,
+    topology: &Topology,
+    fleet: &mut Fleet,
+    set: &Dataset,
+    info: &RunInfo,
+) -> Result<bool, String> {
+    let run = info.name.as_str();
     let away = || "the shared state does not answer".to_owned();
     let dead = fleet.dead(run).await.ok_or_else(away)?;
     let recorded: Vec<&str> =
         dead.iter().filter(|job| set.has(&job.item_id, job.revision)).map(|job| job.id.as_str()).collect();
     if recorded.is_empty() {
-        return Ok(true);
+        return Ok(dead.len() as u64 == info.dead);
     }
-    // Before they are counted no more, after which nobody would look for them. One that somebody else looks at just now is left
-    // behind, which is harmless.
-    let look = timeout(LOOK, drop_letters(link, topology, set)).await;
-    let look = look.map_err(|_| format!("the dead letters were not looked through within {} s", LOOK.as_secs()))?;
-    let letters = look.map_err(|error| error.to_string())?;
-    tracing::info!(run, jobs = recorded.len(), letters, "dead letters dropped whose jobs have a record");
+    // Before they are counted no more, after which nobody would look for them. A letter that is left behind, since somebody else
+    // looks at it or there are too many, is harmless.
+    match timeout(LOOK, drop_letters(link, topology, set)).await {
+        Ok(Ok(letters)) => {
+            tracing::info!(run, jobs = recorded.len(), letters, "dead letters dropped whose jobs have a record");
+        }
+        Ok(Err(error)) => tracing::warn!(run, %error, "letters are left behind of jobs that have a record"),
+        Err(_) => tracing::warn!(run, seconds = LOOK.as_secs(), "there are too many dead letters to look through"),
+    }
     fleet.bury(run, &recorded).await.then_some(false).ok_or_else(away)
 }
 

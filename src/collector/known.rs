@@ -136,9 +136,10 @@ pub(super) async fn text(sink: &Sink, run: &str, part: &Part) -> Result<String, 
 
 impl Manifest {
     /// Notes what the registry says of the run; whether that is new. A run with dead letters is complete when it is known that
-    /// none of them is of a job that has a record (`dead`), which would count twice.
+    /// none of them is of a job that has a record (`dead`), which would count twice. That is looked at again once the run was
+    /// opened again.
     pub(super) fn judge(&mut self, info: &RunInfo, dead: bool) -> bool {
-        let complete = self.has_all(info) && (dead || self.complete || info.dead == 0);
+        let complete = self.has_all(info) && (dead || !self.waits_for_dead(info));
         let new = (info.sealed, info.purged, complete);
         let changed = (self.sealed, self.purged, self.complete) != new;
         (self.sealed, self.purged, self.complete) = new;
@@ -152,6 +153,7 @@ impl Manifest {
 
     /// Whether the dead letters decide if it is complete.
     pub(super) fn waits_for_dead(&self, info: &RunInfo) -> bool {
-        info.dead > 0 && !self.complete && self.has_all(info)
+        let known = self.complete && info.collected.complete;
+        info.dead > 0 && !known && self.has_all(info)
     }
 }

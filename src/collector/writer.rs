@@ -200,7 +200,7 @@ impl Writer {
             }
             if let Some((set, last)) = self.open.get_mut(&info.name) {
                 let dead = set.known.manifest.waits_for_dead(info)
-                    && bury(&self.link, &self.topology, &mut self.fleet, set).await.unwrap_or_else(|error| {
+                    && bury(&self.link, &self.topology, &mut self.fleet, set, info).await.unwrap_or_else(|error| {
                         tracing::warn!(error, run = info.name, "its dead letters are not looked through; trying again");
                         false
                     });
@@ -242,7 +242,7 @@ impl Writer {
             known.settled
                 && manifest.complete
                 && same
-                && manifest.totals.jobs + info.purged >= info.jobs()
+                && manifest.has_all(info)
                 && info.collected == manifest.collected()
         })
     }

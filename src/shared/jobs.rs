@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use super::runs::dead_key;
 use super::{Redis, Script};
 use crate::state::StateError;
 
@@ -59,7 +58,10 @@ pub struct UnderWay {
 
 static START: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then return -1 end
+        "if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then
+           redis.call('HDEL', KEYS[2], ARGV[1])
+           return -1
+         end
          if ARGV[2] == 'first' and redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 0 end
          redis.call('HDEL', KEYS[2], ARGV[1])
          return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)",
@@ -79,7 +81,8 @@ impl Jobs {
 
     /// How often a job was started before.
     pub async fn started(&self, run: &str, job_id: &str) -> Result<Started, StateError> {
-        let count: Option<u64> = self.redis.command(redis::cmd("HGET").arg(self.keys(run).0).arg(job_id)).await?;
+        let count: Option<u64> =
+            self.redis.command(redis::cmd("HGET").arg(keys(&self.redis, run).started).arg(job_id)).await?;
         Ok(Started(count.unwrap_or(0)))
     }
 
@@ -94,8 +97,8 @@ impl Jobs {
     }
 
     async fn count(&self, run: &str, job_id: &str, which: &str) -> Result<Start, StateError> {
-        let (started, parked) = self.keys(run);
-        let step = START.on(&started).key(&parked).key(&dead_key(&self.redis, run)).arg(job_id).arg(which);
+        let Keys { started, parked, dead } = keys(&self.redis, run);
+        let step = START.on(&started).key(&parked).key(&dead).arg(job_id).arg(which);
         let times: i64 = self.redis.run(&step).await?;
         Ok(match u64::try_from(times) {
             Ok(0) => Start::Suspect,
@@ -106,31 +109,31 @@ impl Jobs {
 
     /// A job waits, for this, before it was started: what it was started before counts on.
     pub async fn wait(&self, run: &str, job_id: &str, reason: &str) -> Result<(), StateError> {
-        let parked = self.keys(run).1;
+        let parked = keys(&self.redis, run).parked;
         self.redis.command::<u64>(redis::cmd("HSET").arg(parked).arg(job_id).arg(reason)).await.map(|_| ())
     }
 
     /// A job that was started waits, for this; its start counts no more.
     pub async fn park(&self, run: &str, job_id: &str, reason: &str) -> Result<(), StateError> {
-        let (started, parked) = self.keys(run);
+        let Keys { started, parked, .. } = keys(&self.redis, run);
         self.redis.run::<u64>(&PARK.on(&started).key(&parked).arg(job_id).arg(reason)).await.map(|_| ())
     }
 
     /// A job has ended, or goes back to its queue unharmed.
     pub async fn end(&self, run: &str, job_id: &str) -> Result<(), StateError> {
-        let (started, parked) = self.keys(run);
+        let Keys { started, parked, .. } = keys(&self.redis, run);
         self.redis.run::<u64>(&END.on(&started).key(&parked).arg(job_id)).await.map(|_| ())
     }
 
     /// Nothing of this run counts any more.
     pub async fn clear(&self, run: &str) -> Result<(), StateError> {
-        let (started, parked) = self.keys(run);
+        let Keys { started, parked, .. } = keys(&self.redis, run);
         self.redis.command::<u64>(redis::cmd("DEL").arg(started).arg(parked)).await.map(|_| ())
     }
 
     /// What is under way.
     pub async fn under_way(&self, run: &str) -> Result<UnderWay, StateError> {
-        let (started, parked) = self.keys(run);
+        let Keys { started, parked, .. } = keys(&self.redis, run);
         let mut both = redis::pipe();
         both.cmd("HLEN").arg(&started).cmd("HVALS").arg(&parked);
         let (running, reasons): (u64, Vec<String>) = self.redis.pipeline(&both).await?;
@@ -140,9 +143,16 @@ impl Jobs {
         }
         Ok(UnderWay { running, parked })
     }
+}
 
-    fn keys(&self, run: &str) -> (String, String) {
-        let tag = format!("run:{run}");
-        (self.redis.key(&tag, "started"), self.redis.key(&tag, "parked"))
-    }
+/// Where the jobs of a run are, by id.
+pub(super) struct Keys {
+    pub(super) started: String,
+    pub(super) parked: String,
+    pub(super) dead: String,
+}
+
+pub(super) fn keys(redis: &Redis, run: &str) -> Keys {
+    let [started, parked, dead] = ["started", "parked", "dead"].map(|name| redis.key(&format!("run:{run}"), name));
+    Keys { started, parked, dead }
 }

@@ -14,9 +14,9 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 
 pub use dead::DeadJob;
-pub(super) use dead::dead_key;
 pub use items::{Fate, ItemMark};
 
+use super::jobs::keys;
 use super::{Redis, Script};
 use crate::price::Nano;
 use crate::recipe::Recipe;
@@ -206,7 +206,7 @@ impl Runs {
     /// One run.
     pub async fn get(&self, name: &str) -> Result<Option<RunInfo>, StateError> {
         let mut both = redis::pipe();
-        both.cmd("HGETALL").arg(self.info_key(name)).cmd("HLEN").arg(dead_key(&self.redis, name));
+        both.cmd("HGETALL").arg(self.info_key(name)).cmd("HLEN").arg(keys(&self.redis, name).dead);
         let (fields, dead): (BTreeMap<String, String>, u64) = self.redis.pipeline(&both).await?;
         Ok(info(name, &fields, dead))
     }
@@ -266,15 +266,12 @@ impl Runs {
     }
 }
 
-/// A script on a run's `info` that begins with opening the run again: the collector had all of it, and workers left it alone.
-fn reopening(rest: &str) -> Script {
-    let open = "local collected = redis.call('HGET', KEYS[1], 'collected')
+/// The part of a script on a run's `info` that opens the run again: the collector had all of it, and workers left it alone.
+const OPEN: &str = "local collected = redis.call('HGET', KEYS[1], 'collected')
          if collected then
            local open = string.gsub(collected, '\"complete\":true', '\"complete\":false')
            redis.call('HSET', KEYS[1], 'collected', open)
          end";
-    Script::new(&format!("{open}\n{rest}"))
-}
 
 /// A word of ours as it is written in JSON, without the quotes.
 fn word(value: impl Serialize) -> String {

@@ -122,17 +122,17 @@ impl Desk {
         if let Err(error) = self.publish(&letter, None).await {
             return self.end(Metered::Dead(reason), Err(error));
         }
-        // Without this count its run would never be complete. One that counted already may have been sent back since.
-        while reason != DEAD_BEFORE
-            && let Err(error) = self.fleet.runs.died(job).await
-        {
-            tracing::debug!(%error, "a dead letter is not counted yet");
-            tokio::select! {
-                () = self.fleet.shutdown.drain.cancelled() => return,
-                () = sleep(AGAIN) => {}
+        // One that counted already may have been sent back since, and started.
+        if reason != DEAD_BEFORE {
+            // Without this count its run would never be complete.
+            while let Err(error) = self.fleet.runs.died(job).await {
+                tracing::debug!(%error, "a dead letter is not counted yet");
+                tokio::select! {
+                    () = self.fleet.shutdown.drain.cancelled() => return,
+                    () = sleep(AGAIN) => {}
+                }
             }
         }
-        self.ended(&run, &job_id).await;
         self.end(Metered::Dead(reason), Ok(delivery.ack().await));
     }
 

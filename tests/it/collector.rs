@@ -339,6 +339,27 @@ fn a_dead_letter_that_somebody_looks_at_does_not_end_its_run_too_early() {
 }
 
 #[test]
+fn a_run_that_is_opened_again_counts_no_dead_letter_of_a_job_that_has_a_record() {
+    let bench = Bench::new();
+    bench.run("r", 1);
+    bench.publish(&accepted("r", 0..1));
+    bench.collector("").args(["--run", "r", "--until-complete"]).run().expect(0);
+    let info = || bench.runtime.block_on(bench.runs.get("r")).unwrap().unwrap();
+    assert!(info().collected.complete);
+    // As where somebody drops the letter of another delivery of it; its item is done again then.
+    bench.runtime.block_on(async {
+        bench.runs.died(&job("r", "item-0", 0)).await.unwrap();
+        bench.runs.retry("r", &[("item-0", 1)]).await.unwrap();
+    });
+    let collector = bench.collector("").spawn();
+    until("it counts as dead no more", || (info().dead == 0).then_some(()));
+    bench.until("r", "it is not complete", |manifest| !manifest.complete);
+    assert!(!info().collected.complete, "workers would leave its job alone");
+    collector.signal(Signal::TERM);
+    collector.wait().expect(0);
+}
+
+#[test]
 fn a_collector_that_is_killed_again_and_again_keeps_every_record_once() {
     let bench = Bench::new();
     bench.run("r", 2000);

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use super::{Runs, reopening};
+use super::{OPEN, Runs};
 use crate::job::Job;
-use crate::shared::{Redis, Script};
+use crate::shared::Script;
+use crate::shared::jobs::{Keys, keys};
 use crate::state::StateError;
 
 /// A job that is a dead letter.
@@ -20,22 +21,26 @@ pub struct DeadJob {
     pub revision: u32,
 }
 
-pub(in crate::shared) fn dead_key(redis: &Redis, run: &str) -> String {
-    redis.key(&Runs::tag(run), "dead")
-}
-
 impl Runs {
-    /// A job is a dead letter. One that is told twice counts once.
+    /// A job is a dead letter, and neither started nor waiting any more. One that is told twice counts once.
     pub async fn died(&self, job: &Job) -> Result<(), StateError> {
+        static DIE: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(
+                "redis.call('HDEL', KEYS[1], ARGV[1])
+                 redis.call('HDEL', KEYS[2], ARGV[1])
+                 return redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])",
+            )
+        });
         let what = serde_json::to_string(&(job.revision, &job.item_id)).unwrap_or_default();
-        let note = redis::cmd("HSET").arg(dead_key(&self.redis, &job.run)).arg(job.id()).arg(what).to_owned();
-        self.redis.command::<u64>(&note).await.map(|_| ())
+        let Keys { started, parked, dead } = keys(&self.redis, &job.run);
+        let step = DIE.on(&started).key(&parked).key(&dead).arg(job.id()).arg(what);
+        self.redis.run::<u64>(&step).await.map(|_| ())
     }
 
     /// The jobs of a run that are dead letters.
     pub async fn dead(&self, name: &str) -> Result<Vec<DeadJob>, StateError> {
         let dead: BTreeMap<String, String> =
-            self.redis.command(redis::cmd("HGETALL").arg(dead_key(&self.redis, name))).await?;
+            self.redis.command(redis::cmd("HGETALL").arg(keys(&self.redis, name).dead)).await?;
         let job = |(id, what): (String, String)| {
             let (revision, item_id) = serde_json::from_str(&what).ok()?;
             Some(DeadJob { id, item_id, revision })
@@ -45,7 +50,7 @@ impl Runs {
 
     /// These jobs count as dead no more, since they have records.
     pub async fn buried(&self, name: &str, job_ids: &[&str]) -> Result<(), StateError> {
-        let dead = dead_key(&self.redis, name);
+        let dead = keys(&self.redis, name).dead;
         for some in job_ids.chunks(1000) {
             self.redis.command::<u64>(redis::cmd("HDEL").arg(&dead).arg(some)).await?;
         }
@@ -55,8 +60,8 @@ impl Runs {
     /// These jobs are sent again: they count as dead no more, and their run is worked on again. How many of them were dead.
     pub async fn revived(&self, name: &str, job_ids: &[&str]) -> Result<u64, StateError> {
         static REVIVE: LazyLock<Script> =
-            LazyLock::new(|| reopening("return redis.call('HDEL', KEYS[2], unpack(ARGV))"));
-        let (info, dead) = (self.info_key(name), dead_key(&self.redis, name));
+            LazyLock::new(|| Script::new(&format!("{OPEN} return redis.call('HDEL', KEYS[2], unpack(ARGV))")));
+        let (info, dead) = (self.info_key(name), keys(&self.redis, name).dead);
         let mut revived = 0;
         for some in job_ids.chunks(1000) {
             let step = some.iter().fold(REVIVE.on(&info).key(&dead), |step, job| step.arg(*job));

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::{Runs, reopening};
+use super::{OPEN, Runs};
 use crate::shared::Script;
 use crate::state::StateError;
 
@@ -64,7 +64,7 @@ static CLAIM: LazyLock<Script> = LazyLock::new(|| {
 });
 
 static CONFIRM: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    Script::new(&format!(
         "local now = string.char(49 + (redis.call('HGET', KEYS[1], 'generation') or 0) % 200)
          local fresh = 0
          for i = 2, #KEYS do
@@ -75,14 +75,18 @@ static CONFIRM: LazyLock<Script> = LazyLock::new(|| {
              redis.call('HSET', KEYS[i], id, content .. now)
            end
          end
-         if fresh > 0 then redis.call('HINCRBY', KEYS[1], 'enqueued', fresh) end
+         if fresh > 0 then
+           {OPEN}
+           redis.call('HINCRBY', KEYS[1], 'enqueued', fresh)
+         end
          return fresh",
-    )
+    ))
 });
 
 static RETRY: LazyLock<Script> = LazyLock::new(|| {
-    reopening(
-        "local fresh = 0
+    Script::new(&format!(
+        "{OPEN}
+         local fresh = 0
          for i = 1, #ARGV, 2 do
            local known = tonumber(redis.call('HGET', KEYS[2], ARGV[i]) or '0')
            if tonumber(ARGV[i + 1]) > known then
@@ -92,7 +96,7 @@ static RETRY: LazyLock<Script> = LazyLock::new(|| {
          end
          if fresh > 0 then redis.call('HINCRBY', KEYS[1], 'retried', fresh) end
          return fresh",
-    )
+    ))
 });
 
 impl Runs {
