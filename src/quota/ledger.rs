@@ -107,13 +107,12 @@ impl Ledger {
             .await
     }
 
-    /// What the run has spent on calls sent since then, in microseconds since the epoch.
+    /// What all runs of this state have spent on calls sent since then, in microseconds since the epoch.
     pub async fn spent_since(&self, since: u64) -> Result<Nano, StateError> {
-        let run = Arc::clone(&self.run);
-        let sql = "SELECT coalesce(sum(cost >> 32), 0), coalesce(sum(cost & 0xffffffff), 0) FROM calls \
-                   WHERE run = ?1 AND sent_at >= ?2";
+        let sql =
+            "SELECT coalesce(sum(cost >> 32), 0), coalesce(sum(cost & 0xffffffff), 0) FROM calls WHERE sent_at >= ?1";
         let halves = move |row: &rusqlite::Row<'_>| Ok(whole(row.get(0)?, row.get(1)?));
-        self.state.read(move |c| c.query_row(sql, (&*run, signed(since)), halves)).await
+        self.state.read(move |c| c.query_row(sql, [signed(since)], halves)).await
     }
 
     /// Calls of an account since `since` (time, tokens), for its windows, and their count since `day`.
