@@ -6,7 +6,7 @@
 //!
 //! A slot first, then a message: nothing is taken that cannot start. While the shared state does not answer, no run is known
 //! to be active and nothing is taken. A signal ends the intake; calls in flight end and are stored, what is not done goes
-//! back to its queue, and nothing of it is paid for again.
+//! back to its queue, and nothing of it is paid for again but for calls that outlast the grace, which are cut.
 
 mod board;
 mod cli;
@@ -40,8 +40,10 @@ use pipelines::Pipelines;
 use runs::Runs;
 use slots::Slots;
 
-/// Before the end of the grace, what still runs is dropped, so that saying good-bye has time.
+/// Before the end of the grace, what still runs is cut, so that saying good-bye has time.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// So much of it for telling broker and Redis of the jobs that were cut.
+const GIVEN_BACK: Duration = Duration::from_secs(2);
 
 /// Works until told to stop, or until this machine turns out not to be able to.
 ///
@@ -100,21 +102,30 @@ pub async fn work(fleet: Fleet, cache: std::path::PathBuf, concurrency: usize) -
         }
     }
     drain.cancel();
-    let all = async {
-        while let Some(ended) = running.join_next().await {
-            joined(ended);
-        }
-    };
     tokio::select! {
         () = fleet.shutdown.abort.cancelled() => {}
-        ended = timeout(grace, all) => if ended.is_err() {
-            tracing::warn!("some jobs did not stop in time; they go back to their queues");
-        }
+        () = leave(&mut running, &desk, grace) => {}
     }
     // Dropped deliveries go back to their queues.
     running.shutdown().await;
     fleet.close().await;
     faults.verdict()
+}
+
+/// Lets jobs end their calls; those that take longer than `grace` go back as they are.
+async fn leave(running: &mut JoinSet<()>, desk: &Desk, grace: Duration) {
+    if timeout(grace, all(running)).await.is_err() {
+        tracing::warn!("some jobs did not stop in time; they go back to their queues");
+        // Not dropped: their starts would count against jobs that took no worker with them.
+        desk.cut.cancel();
+        drop(timeout(GIVEN_BACK, all(running)).await);
+    }
+}
+
+async fn all(running: &mut JoinSet<()>) {
+    while let Some(ended) = running.join_next().await {
+        joined(ended);
+    }
 }
 
 /// A job and the slot that it was taken for.

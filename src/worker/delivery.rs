@@ -46,6 +46,8 @@ pub(super) struct Desk {
     faults: Arc<Faults>,
     pub(super) metrics: Metrics,
     suspects: Semaphore,
+    /// The worker has no more time: jobs go back as they are, their calls in flight unfinished.
+    pub(super) cut: CancellationToken,
 }
 
 /// Why another message of a dead letter's job is one.
@@ -81,7 +83,7 @@ impl End {
 
 impl Desk {
     pub(super) fn new(fleet: Arc<Fleet>, pipelines: Pipelines, faults: Arc<Faults>, metrics: Metrics) -> Self {
-        Self { fleet, pipelines, faults, metrics, suspects: Semaphore::new(SUSPECTS) }
+        Self { fleet, pipelines, faults, metrics, suspects: Semaphore::new(SUSPECTS), cut: CancellationToken::new() }
     }
 
     /// Serves one delivery to its end. Dropped half-way, it goes back to its queue.
@@ -196,6 +198,7 @@ impl Desk {
         tokio::select! {
             end = self.run(pipeline, message, &stop) => end,
             never = timer => never,
+            () = self.cut.cancelled() => End::GiveBack,
         }
     }
 

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use aurelia::job::{Item, Job};
 use aurelia::message::{JobMessage, LONGEST_JOB};
+use aurelia::price::Nano;
+use aurelia::quota::gate::shared::step::{Books, Money, Of};
 use aurelia::recipe::RecipeFile;
 use aurelia::record::{ErrorKind, Status};
 use aurelia::shared::jobs::{MOST_STARTS, UnderWay};
@@ -388,6 +390,37 @@ fn a_worker_told_to_stop_under_load_ends_in_time_and_nothing_is_asked_again() {
     let worker = bench.worker(&work, &sim).spawn();
     bench.records(40);
     assert_eq!(sim.stats().repeats_of_answered, 0);
+    drop(worker);
+}
+
+#[test]
+fn a_call_that_outlasts_the_grace_is_cut_and_its_job_comes_again_with_nothing_held_against_it() {
+    let (sim, work, mut bench) = (Sim::slow(3_600_000), Workdir::with_clips(1), Bench::new("worker-grace"));
+    bench.enqueue(&work, "r", &corpus(3, 1));
+    let worker = bench.worker(&work, &sim).config("[worker]\ngrace = 4\n").spawn();
+    until("calls are in flight", || (sim.stats().in_flight == 3).then_some(()));
+    let began = Instant::now();
+    worker.signal(Signal::TERM);
+    let output = worker.wait().expect(0);
+    // The call would take an hour, and by default the grace is 25 s.
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(
+        output.stderr.contains("some jobs did not stop in time; they go back to their queues"),
+        "{}",
+        output.stderr
+    );
+    // It took no worker with it: stopped with one worker after the other it would be a dead letter in the end.
+    assert_eq!(bench.block_on(bench.fleet.jobs.under_way("r")).unwrap(), UnderWay::default());
+    // What the cut calls may cost is neither free nor forgotten.
+    let books = Books::new(bench.fleet.redis.clone());
+    let held = |money: Money| money.reserved.saturating_add(money.unconfirmed);
+    assert!(held(bench.block_on(books.money(Of::Run("r"))).unwrap()) > Nano::ZERO);
+
+    sim.set(|settings| settings.latency = aurelia::simulator::Latency::Fixed { ms: 1 });
+    let worker = bench.worker(&work, &sim).spawn();
+    let (records, came) = bench.records(3);
+    assert!(records.values().all(|m| matches!(m.record.status, Status::Accepted | Status::Exhausted)));
+    assert_eq!((came, sim.stats().repeats_of_answered), (3, 0));
     drop(worker);
 }
 
