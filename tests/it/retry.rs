@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use aurelia::job::{Item, Job};
+use aurelia::queue::ready;
 use aurelia::record::{Record, Status};
 use aurelia::shared::runs::RunInfo;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::support::fleet::{Bench, data_set};
-use super::support::{Aurelia, Sim, Workdir, corpus};
+use super::support::{Aurelia, Sim, Workdir, corpus, until};
 
 const RUN: &str = "spring";
 
@@ -39,11 +40,27 @@ impl Yard {
     /// Works and collects until the run is complete; returns what the collector shows of it.
     fn complete(&self) -> Value {
         let worker = self.bench.worker(&self.work, &self.sim).spawn();
+        let shown = self.collect();
+        worker.signal(Signal::TERM);
+        worker.wait().expect(0);
+        shown
+    }
+
+    /// Works until so many records wait for a collector.
+    fn work(&self, records: u64) {
+        let worker = self.bench.worker(&self.work, &self.sim).spawn();
+        let (fleet, queue) = (&self.bench.fleet, self.bench.fleet.topology.records().name);
+        until("the records are there", || {
+            (self.bench.block_on(ready(&fleet.outgoing, &queue)).unwrap() == Some(records)).then_some(())
+        });
+        worker.signal(Signal::TERM);
+        worker.wait().expect(0);
+    }
+
+    fn collect(&self) -> Value {
         let collector = self.program(env!("CARGO_BIN_EXE_aurelia-collector"));
         let collector = collector.config("[collector]\nshard_rows = 8\nshard_idle_seconds = 0.3\n");
         let output = collector.args(["--run", RUN, "--until-complete", "--json"]).run().expect(0);
-        worker.signal(Signal::TERM);
-        worker.wait().expect(0);
         output.json()["runs"][RUN].clone()
     }
 
@@ -143,4 +160,44 @@ fn a_retry_that_cannot_work_says_what_is_missing() {
     let said = yard.retry(64, "failed");
     assert!(said.sentence().contains("is cancelled"), "{}", said.stderr);
     assert_eq!(yard.info().retried, 0);
+}
+
+#[test]
+fn what_was_blocked_is_asked_once_more_and_what_failed_is_left_alone() {
+    let yard = Yard::new("retry-blocked");
+    let mut items = corpus(6, 2);
+    for (number, item) in items.iter_mut().enumerate() {
+        let clip = if number == 1 { "clips/none.mp4" } else { item["video"].as_str().unwrap() };
+        item["video"] = yard.work.path(clip).display().to_string().into();
+    }
+    // Blocked as often as a role is asked, and not after that.
+    for number in [0, 3] {
+        let query = items[number]["query"].as_str().unwrap();
+        items[number]["query"] = format!("{query} [[sim: fault=safety role=generator take=1 times=3]]").into();
+    }
+    yard.produce(&items);
+    // All of them at once, so that what failed lies beside what was blocked.
+    yard.work(6);
+    let shown = yard.collect();
+    assert_eq!((&shown["by_status"]["blocked"], &shown["by_status"]["failed"]), (&json!(2), &json!(1)), "{shown}");
+    let before = yard.records();
+    assert_eq!(yard.sim.stats().faults["safety"], 6);
+
+    assert_eq!(yard.retry(0, "blocked").json(), json!({ "run": RUN, "enqueued": 2, "new": 2 }));
+    assert_eq!(yard.retry(0, "blocked").json(), json!({ "run": RUN, "enqueued": 2, "new": 0 }));
+    let (received, shown) = yard.sim.counted(|| yard.complete());
+    let by_status = &shown["by_status"];
+    assert_eq!((&shown["jobs"], &shown["superseded"]), (&json!(8), &json!(2)), "{shown}");
+    assert_eq!((&by_status["failed"], by_status.get("blocked")), (&json!(1), None), "{shown}");
+    let after = yard.records();
+    let fresh: Vec<(&str, u32)> =
+        after.keys().filter(|key| !before.contains_key(key)).map(|(item, revision)| (&**item, *revision)).collect();
+    assert_eq!(fresh, [("item-000", 1), ("item-003", 1)]);
+    assert!(before.iter().all(|(key, record)| after[key] == *record), "a record that was there is another now");
+    // What was blocked is not asked again: the asks go on where they had ended.
+    assert_eq!((yard.sim.stats().faults["safety"], yard.sim.stats().repeats_of_answered), (6, 0));
+    let tries = fresh.iter().flat_map(|(item, revision)| &after[&((*item).to_owned(), *revision)].tries);
+    let paid = tries.flat_map(|attempt| &attempt.calls).filter(|call| !call.cached).count();
+    assert_eq!(received, paid as u64, "a call was made that is not of what was blocked");
+    assert_eq!(yard.retry(0, "blocked").json()["enqueued"], 0);
 }
