@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use aurelia::provider::Role;
 use aurelia::record::{ErrorKind, FallbackFor, Record, RecordCall, Status};
@@ -147,6 +148,44 @@ fn a_day_that_is_used_up_is_not_waited_for_where_there_is_a_fallback() {
     assert_eq!(records.len(), 8);
     let (own, helped) = split(records.values());
     assert!(own == 4 && helped > 8, "{own} of its own, {helped} of its fallback");
+}
+
+/// A provider that refuses every call as too many for a minute, and asks for such a pause each time.
+fn throttled(pause_ms: u64) -> Sim {
+    let kinds = vec!["429".to_owned()];
+    let faults = Faults { rate: 1.0, kinds, max_consecutive: 0, retry_delay_ms: pause_ms, ..Faults::default() };
+    Sim::start(Settings { faults, ..Settings::default() })
+}
+
+#[test]
+fn refusals_by_the_minute_are_waited_out_however_many_come_and_not_put_to_the_fallback() {
+    let (sim, gemini, work) = (Sim::plain(), throttled(100), Workdir::with_clips(2));
+    let (items, recipe) = (work.items("items.jsonl", &corpus(4, 2)), recipe(&work, "recipe.toml", true));
+    let mut running = run(&work, &sim, &gemini, &items, &recipe).spawn();
+    let refused = || gemini.stats().faults.get("429").copied().unwrap_or(0);
+    until("the first refusal", || (refused() > 0).then_some(()));
+    // The model is given up after a second, if this were an absence: it answers nobody for three times as long.
+    let began = Instant::now();
+    until("it was refused for long enough", || {
+        assert!(!running.is_over(), "{}", running.stderr());
+        (began.elapsed() > Duration::from_secs(3) && refused() > 6).then_some(())
+    });
+    gemini.set(|settings| settings.faults.rate = 0.0);
+    let output = running.wait().expect(0);
+    let records = contents(&work);
+    let (own, helped) = split(records.values());
+    assert!(records.len() == 4 && own >= 8 && helped == 0, "{own} of its own, {helped} of its fallback");
+    assert!(!output.stderr.contains("is away for too long"), "{}", output.stderr);
+}
+
+#[test]
+fn one_pause_that_is_longer_than_the_patience_with_a_model_is_an_absence() {
+    let (sim, gemini, work) = (Sim::plain(), throttled(60_000), Workdir::with_clips(2));
+    let (items, recipe) = (work.items("items.jsonl", &corpus(4, 2)), recipe(&work, "recipe.toml", true));
+    run(&work, &sim, &gemini, &items, &recipe).args(["--max-wait", "5s"]).run().expect(0);
+    let records = contents(&work);
+    assert_eq!(records.len(), 4);
+    records.values().for_each(all_helped);
 }
 
 #[test]
