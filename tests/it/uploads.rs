@@ -397,6 +397,64 @@ fn where_two_of_three_clips_fit_the_one_that_nobody_needs_goes_and_every_job_end
     }
 }
 
+/// A client for what is asked past the program.
+fn client() -> reqwest::Client {
+    // Somebody may have installed it already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+/// Uploads a file as others with our key do; its name.
+fn put(sim: &Sim, bytes: Vec<u8>) -> String {
+    let client = client();
+    let start = client
+        .post(format!("{}/upload/v1beta/files", sim.base_url()))
+        .header("x-goog-api-key", GEMINI_KEY)
+        .header("x-goog-upload-protocol", "resumable")
+        .header("x-goog-upload-command", "start")
+        .header("x-goog-upload-header-content-length", bytes.len())
+        .header("x-goog-upload-header-content-type", "video/mp4")
+        .body(json!({ "file": { "displayName": "holiday" } }).to_string());
+    let body = sim.runtime().block_on(async {
+        let started = start.send().await.unwrap();
+        let url = started.headers()["x-goog-upload-url"].to_str().unwrap();
+        let send = client.post(url).header("x-goog-upload-command", "upload, finalize");
+        send.header("x-goog-upload-offset", 0).body(bytes).send().await.unwrap().bytes().await.unwrap()
+    });
+    serde_json::from_slice::<Value>(&body).unwrap()["file"]["name"].as_str().unwrap().to_owned()
+}
+
+/// Whether this file is in the store.
+fn is_kept(sim: &Sim, name: &str) -> bool {
+    let get = client().get(format!("{}/v1beta/{name}", sim.base_url())).header("x-goog-api-key", GEMINI_KEY);
+    sim.runtime().block_on(get.send()).unwrap().status().is_success()
+}
+
+#[test]
+fn files_that_others_have_put_into_a_full_store_are_let_alone() {
+    let work = Workdir::new();
+    let (items, room) = three(&work);
+    let sim = uploading(FileSettings { storage_bytes: 1 << 40, ..FileSettings::default() });
+    // One is the very clip that is run, one of a run with another state.
+    let clip = std::fs::read(work.path("clips/0.mp4")).unwrap();
+    let mut others = vec![put(&sim, clip.clone()), put(&sim, clip)];
+    let other = "[shared]\nurl = \"\"\n";
+    run(&work, &sim, "other", &questions("other", 1, "clips/1.mp4")).config(other).run().expect(0);
+    let state = rusqlite::Connection::open(work.path("other/.aurelia/state.sqlite")).unwrap();
+    others.push(state.query_row("SELECT name FROM uploads", [], |row| row.get(0)).unwrap());
+    drop(state);
+
+    let taken = stats(&sim).live_bytes;
+    sim.set(|settings| settings.files.storage_bytes = taken + room);
+    run(&work, &sim, "ours", &items).args(["--concurrency", "1"]).run().expect(0);
+    all_done(&ended(&work, "ours"), 9);
+    let found = stats(&sim);
+    assert!(found.deletes >= 1 && found.live_bytes <= taken + room, "nothing had to go: {found:?}");
+    for name in &others {
+        assert!(is_kept(&sim, name), "{name} is gone: {found:?}");
+    }
+}
+
 #[test]
 fn a_store_filled_by_others_is_waited_for_and_told_once() {
     let work = Workdir::with_clips(1);
