@@ -655,6 +655,8 @@ mod runs {
     use serde_json::json;
 
     use super::*;
+    use crate::support::https::ca;
+    use crate::support::proxy::Proxy;
     use crate::support::{Aurelia, Sim, Workdir};
     use aurelia::record::{ErrorKind, Status};
 
@@ -688,6 +690,76 @@ mod runs {
         no_secret(&work.out(), "open-sesame");
         assert!(!output.stderr.contains("open-sesame") && !output.stdout.contains("open-sesame"), "{}", output.stderr);
         assert!(!output.stderr.contains("Who (a)?"), "nor a question: {}", output.stderr);
+    }
+
+    /// A run whose models and whose clip are behind TLS, and who was asked of proxy and servers.
+    struct Abroad {
+        work: Workdir,
+        models: Https,
+        clips: Https,
+        proxy: Proxy,
+        _sim: Sim,
+    }
+
+    impl Abroad {
+        fn new() -> Self {
+            let (sim, content) = (Sim::plain(), clip(1));
+            let clips = Https::start(move |asked| Reply::file(asked, &content, "\"a\""));
+            let models = Https::before(&sim);
+            let proxy = Proxy::to(models.port());
+            Self { work: Workdir::new(), models, clips, proxy, _sim: sim }
+        }
+
+        /// The models at these origins, and nothing said of certificates and proxies.
+        fn run(&self, [gemini, openai]: [&str; 2]) -> Aurelia<'_> {
+            let config = self.clips.config();
+            let (_, store) = config.split_once("[store]").unwrap();
+            let item = json!({"id": "a", "video": self.clips.url("/a.mp4"), "query": "Who? [[sim: score=9]]"});
+            let file = self.work.items("items.jsonl", &[item]);
+            let aurelia = Aurelia::at(&self.work, gemini).config(&format!("[store]{store}")).corpus(&file);
+            aurelia.env("AURELIA__PROVIDERS__OPENAI__BASE_URL", &format!("{openai}/v1"))
+        }
+
+        /// Runs it to its end, from nothing.
+        fn ends(&self, aurelia: Aurelia<'_>, code: i32) {
+            drop(fs::remove_dir_all(self.work.out()));
+            aurelia.run().expect(code);
+        }
+    }
+
+    #[test]
+    fn models_are_asked_through_the_proxy_unless_no_proxy_names_them_and_sources_are_fetched_without_it() {
+        let abroad = Abroad::new();
+        let (proxy, ca) = (abroad.proxy.url(), ca().display().to_string());
+        // Nobody listens there: only the proxy leads to the models.
+        let afar = ["https://localhost:9", "https://127.0.0.1:9"];
+        let through = |origins| abroad.run(origins).env("SSL_CERT_FILE", &ca).env("HTTPS_PROXY", &proxy);
+        let went = || abroad.proxy.asked().into_iter().collect::<BTreeSet<_>>();
+        abroad.ends(through(afar), 0);
+        assert_eq!(went(), afar.map(|origin| origin.trim_start_matches("https://").to_owned()).into());
+        assert_eq!(abroad.clips.asked().len(), 1);
+
+        // The port of the models is in no proxy's way now.
+        let here = abroad.models.url("");
+        let before = abroad.models.accepted();
+        abroad.ends(through([afar[0], &here]).env("NO_PROXY", "127.0.0.1"), 0);
+        assert_eq!(went(), ["localhost:9".to_owned()].into());
+        assert!(abroad.models.accepted() > before);
+        assert_eq!(abroad.clips.asked().len(), 2);
+    }
+
+    #[test]
+    fn certificates_are_those_of_ssl_cert_file_and_of_extra_ca_file() {
+        let abroad = Abroad::new();
+        let (here, ca) = (abroad.models.url(""), ca().display().to_string());
+        let run = || abroad.run([&here, &here]);
+        // Whoever signed them is unknown to this machine.
+        abroad.ends(run(), 1);
+        let error = abroad.work.records()["a"].error.clone().unwrap();
+        assert_eq!(error.kind, ErrorKind::Unavailable, "{}", error.message);
+        abroad.ends(run().env("SSL_CERT_FILE", &ca), 0);
+        abroad.ends(run().config(&format!("[http]\nextra_ca_file = \"{ca}\"\n")), 0);
+        assert_eq!(abroad.clips.asked().len(), 2);
     }
 
     /// A port that nobody listens on, until somebody does, and the settings for a server there.

@@ -20,6 +20,7 @@ pub(crate) mod command;
 pub(crate) mod fleet;
 pub(crate) mod https;
 pub(crate) mod promises;
+pub(crate) mod proxy;
 #[cfg(feature = "fleet")]
 pub(crate) mod redis;
 pub(crate) mod relay;

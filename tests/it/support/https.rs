@@ -17,6 +17,8 @@ use aurelia::retry::Policy;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::Sim;
+
 /// What was asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
@@ -26,6 +28,7 @@ pub(crate) struct Asked {
     pub(crate) headers: BTreeMap<String, String>,
     /// How often this path was asked for before.
     pub(crate) before: usize,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Asked {
@@ -141,6 +144,12 @@ impl Https {
         Self { port, seen }
     }
 
+    /// The simulator behind TLS.
+    pub(crate) fn before(sim: &Sim) -> Self {
+        let place = sim.base_url().trim_start_matches("http://").to_owned();
+        Self::start(move |asked| forward(&place, asked).unwrap())
+    }
+
     /// `https://127.0.0.1:PORT` and the path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.host())
@@ -204,6 +213,26 @@ impl Drop for Https {
     }
 }
 
+/// Asks a plain server the same.
+fn forward(place: &str, asked: &Asked) -> std::io::Result<Reply> {
+    let mut stream = TcpStream::connect(place)?;
+    let mut head = format!("POST {} HTTP/1.1\r\n", asked.path);
+    for (name, value) in asked.headers.iter().filter(|(name, _)| *name != "connection") {
+        write!(head, "{name}: {value}\r\n").unwrap();
+    }
+    stream.write_all(format!("{head}connection: close\r\n\r\n").as_bytes())?;
+    stream.write_all(&asked.body)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    let status = str::from_utf8(&answer[9..12]).unwrap().parse().unwrap();
+    let body = answer.split_off(end);
+    let length = body.len().to_string();
+    Ok(Reply { status, headers: Vec::new(), body, then: Then::End }
+        .with("content-length", length)
+        .with("content-type", "application/json"))
+}
+
 /// The certificate of the authority that signed the server's.
 pub(crate) fn ca() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/provider/http/testdata/ca.pem")
@@ -263,9 +292,11 @@ fn read(tls: &mut impl Read, seen: &Seen) -> std::io::Result<Option<Asked>> {
     let mut lines = head.lines();
     let path = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
     let headers = lines.filter_map(|line| line.split_once(": "));
-    let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    let headers: BTreeMap<_, _> = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    let mut body = vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
+    tls.read_exact(&mut body)?;
     let mut all = seen.asked.lock().unwrap();
-    let asked = Asked { before: all.iter().filter(|asked| asked.path == path).count(), path, headers };
+    let asked = Asked { before: all.iter().filter(|asked| asked.path == path).count(), path, headers, body };
     all.push(asked.clone());
     Ok(Some(asked))
 }
