@@ -161,6 +161,38 @@ fn a_shared_state_gives_one_directory_the_replies_of_another() {
 }
 
 #[test]
+fn directories_that_share_a_state_run_one_after_the_other_and_pass_no_limit_together() {
+    let day = Limit { model: "*".into(), requests: Some(5), tokens: None, window_ms: 86_400_000, bare: false };
+    let (sim, work) = (Sim::slow(3_600_000), Workdir::with_clips(1));
+    sim.set(|settings| settings.limits = vec![day]);
+    let state = format!("[shared]\nurl = \"embedded:{}\"\n", work.path("state.sqlite").display());
+    let limit = "[[limits]]\nprovider = \"gemini\"\nmodel = \"*\"\nrequests_per_day = 5\n";
+    let start = |out: &str| {
+        // Questions of its own, so that nothing is answered by what the other one has asked.
+        let item =
+            |n| json!({"id": format!("{n}"), "video": "clips/0.mp4", "query": format!("What is it ({out} {n})?")});
+        let items = work.items(&format!("{out}.jsonl"), &(0..4).map(item).collect::<Vec<_>>());
+        let aurelia = Aurelia::new(&work, &sim).without("OPENAI_API_KEY").config(&state).config(limit);
+        let aurelia = aurelia.args(["run", "--json", "--max-wait", "1s", "--concurrency", "1", "--corpus"]).arg(items);
+        aurelia.arg("--out").arg(work.path(out)).spawn()
+    };
+    let first = start("a");
+    until("the first one asks", || (sim.received() > 0).then_some(()));
+    let second = start("b").wait().expect(75);
+    assert!(second.sentence().contains(&format!("process {} ", first.pid())), "{}", second.stderr);
+    assert_eq!(sim.received(), 1, "the second one asks nobody meanwhile");
+    first.kill();
+
+    sim.set(|settings| settings.latency = aurelia::simulator::Latency::default());
+    // The call that was cut counts, too.
+    for out in ["a", "b"] {
+        let output = start(out).wait().expect(75);
+        assert!(output.sentence().contains("the day's quota is used up until 2"), "{}", output.stderr);
+        assert_eq!((sim.received(), sim.stats().limit_violations), (5, 0), "{out}");
+    }
+}
+
+#[test]
 fn all_mistakes_of_a_configuration_are_told_at_once_with_their_places() {
     let (sim, work) = (Sim::plain(), Workdir::new());
     let command = Aurelia::new(&work, &sim)
