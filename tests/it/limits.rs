@@ -77,6 +77,29 @@ fn a_days_requests_are_counted_over_restarts_and_the_run_says_when_they_come_bac
 }
 
 #[test]
+fn a_days_quota_is_waited_for_without_max_wait_and_the_run_says_until_when() {
+    // With a summary as JSON there is no progress bar, and where standard error is no terminal its lines are told all the same.
+    for summary in [Some("--json"), None] {
+        let (sim, work) = (Sim::plain(), Workdir::with_clips(1));
+        let file = work.items("items.jsonl", &corpus(4, 1));
+        let running = one_account(&work, &sim).config(&allowed("requests_per_day = 5")).arg("run").args(summary);
+        let mut running = running.arg("--corpus").arg(&file).arg("--out").arg(work.out()).spawn();
+        until("it waits", || running.stderr().contains("waiting until").then_some(()));
+        let said = running.stderr();
+        let told: Vec<&str> = said.lines().filter(|line| line.contains("waiting until")).collect();
+        let [line] = told[..] else { panic!("one wait is told once: {told:?}") };
+        let until = line.strip_prefix("the day's quota is used up; waiting until ").unwrap();
+        let until: jiff::Timestamp = until.parse().unwrap();
+        let wait = until.duration_since(jiff::Timestamp::now());
+        assert!(wait > jiff::SignedDuration::ZERO && wait <= jiff::SignedDuration::from_hours(25), "{wait:?}");
+        assert!(!running.is_over());
+        assert_eq!(sim.received(), 5);
+        running.signal(rustix::process::Signal::TERM);
+        running.wait().expect(75);
+    }
+}
+
+#[test]
 fn a_provider_that_asks_for_a_pause_is_not_asked_before_it_is_over() {
     let mut settings = limited(1_000, 1_000, 0);
     settings.faults.retry_delay_ms = 1_500;
