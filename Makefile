@@ -10,6 +10,8 @@ demo: setup-demo ## The whole loop on real clips with simulated models: no keys,
 	cargo build --locked --no-default-features --bin aurelia
 	target/debug/aurelia demo --dir target/demo
 
+# One more than there are cores: tests wait for servers more than they compute.
+test: export RUST_TEST_THREADS ?= $(shell expr $$(nproc) + 1)
 test: setup-test check ## Everything: format, lints, docs, licences, unit and integration tests
 	cargo test --locked --quiet --workspace
 	cargo test --locked --quiet --no-default-features --lib media::source
