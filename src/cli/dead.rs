@@ -12,9 +12,7 @@ use self::letters::{Selection, each, shown, told};
 use super::operator::{PATIENCE, ask, queue_failure, reach, run, state_failure, with_fleet};
 use super::{ConfigFiles, Failure, print, print_whole, visible};
 use crate::fleet::Fleet;
-use crate::job::Job;
-use crate::message::JobMessage;
-use crate::queue::{DeadLetter, DeadLetters, Origin, Settled};
+use crate::queue::{DeadLetter, DeadLetters, Settled};
 
 /// Look at dead letters, send them back to their runs, or drop them
 #[derive(Debug, Clone, Args)]
@@ -153,7 +151,7 @@ async fn end(args: ChoiceArgs, what: What) -> Result<u8, Failure> {
             let id = held.letter.id.clone();
             match what {
                 What::Requeue => requeue(fleet, look, held).await?,
-                What::Drop => bury(fleet, look, held).await?,
+                What::Drop => discard(fleet, look, held).await?,
             }
             done.push(id);
             Ok(())
@@ -174,10 +172,10 @@ async fn end(args: ChoiceArgs, what: What) -> Result<u8, Failure> {
 
 async fn requeue(fleet: &Fleet, look: &DeadLetters, held: crate::queue::Held) -> Result<(), Failure> {
     let letter = &held.letter;
-    let (run, ours, job) = (letter.run.clone(), letter.ours, job(letter));
+    let (run, ours, job) = (letter.run.clone(), letter.ours, letter.job());
     let Some(job) = job else { return settled(ask(look.requeue(held, &fleet.publisher)).await?) };
     // Before it can be started again, which is refused to a dead letter.
-    let revived = fleet.runs.revived(&run, &[&job.id()]).await.map_err(|error| state_failure(&error))?;
+    let revived = fleet.runs.revived(&run, &[job.id()]).await.map_err(|error| state_failure(&error))?;
     if !ours {
         // The broker gave it up: its starts count no more. Later, it could be one that is under way.
         fleet.jobs.end(&run, &job.id()).await.map_err(|error| state_failure(&error))?;
@@ -190,15 +188,9 @@ async fn requeue(fleet: &Fleet, look: &DeadLetters, held: crate::queue::Held) ->
     settled(sent?)
 }
 
-/// The job of a letter; none: it is none that can be read.
-fn job(letter: &DeadLetter) -> Option<Job> {
-    let message = (letter.origin == Origin::Job).then(|| JobMessage::decode(&letter.body).ok()).flatten();
-    message.map(|message| message.job).filter(|job| job.run == letter.run)
-}
-
 /// Drops a letter. Its job counts as dead from now on if it did not before: the broker gave it up, or it was to be sent back.
-async fn bury(fleet: &Fleet, look: &DeadLetters, held: crate::queue::Held) -> Result<(), Failure> {
-    if let Some(job) = job(&held.letter) {
+async fn discard(fleet: &Fleet, look: &DeadLetters, held: crate::queue::Held) -> Result<(), Failure> {
+    if let Some(job) = held.letter.job() {
         fleet.runs.died(&job).await.map_err(|error| state_failure(&error))?;
     }
     settled(look.drop_letter(held).await)

@@ -105,7 +105,6 @@ async fn enqueue(fleet: &Fleet, info: &RunInfo, jobs: Vec<Job>) -> Result<u64, F
         new += fleet.runs.retry(&info.name, &marks).await.map_err(|error| state_failure(&error))?;
         // Done again before, it may have become a dead letter, which would not be started.
         let ids: Vec<String> = jobs.iter().map(Job::id).collect();
-        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         fleet.runs.revived(&info.name, &ids).await.map_err(|error| state_failure(&error))?;
         match timeout(MADE, fleet.publisher.publish_all(&messages)).await {
             Ok(Ok(())) => done += jobs.len(),

@@ -9,8 +9,7 @@ use tokio::time::timeout;
 
 use super::dataset::Dataset;
 use super::state::Fleet;
-use crate::message::JobMessage;
-use crate::queue::{DeadLetters, Link, Origin, QueueError, Topology};
+use crate::queue::{DeadLetters, Link, QueueError, Topology};
 use crate::shared::runs::RunInfo;
 
 /// A look at all dead letters: about a thousand a second.
@@ -58,9 +57,8 @@ async fn drop_letters(link: &Link, topology: &Topology, set: &Dataset) -> Result
             Err(error) => return Err(error),
         };
         let letter = &held.letter;
-        let ours = letter.ours && letter.origin == Origin::Job && letter.run == set.known.manifest.run;
-        let job = if ours { JobMessage::decode(&letter.body).ok().map(|message| message.job) } else { None };
-        if job.is_some_and(|job| job.run == letter.run && set.has(&job.item_id, job.revision)) {
+        let ours = letter.ours && letter.run == set.known.manifest.run;
+        if ours && letter.job().is_some_and(|job| set.has(&job.item_id, job.revision)) {
             // Lost, it is dropped another time or left behind.
             letters.drop_letter(held).await;
             dropped += 1;

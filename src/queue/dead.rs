@@ -19,6 +19,8 @@ use super::error::{QueueError, QueueErrorKind};
 use super::link::{Link, Session};
 use super::publisher::{Message, Publisher, short};
 use super::topology::Topology;
+use crate::job::Job;
+use crate::message::JobMessage;
 
 /// What died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -53,6 +55,14 @@ pub struct DeadLetter {
     pub origin: Origin,
     /// What was published.
     pub body: Vec<u8>,
+}
+
+impl DeadLetter {
+    /// The job that it is of; none: a record's, or of what nobody can read as a job of its run.
+    pub fn job(&self) -> Option<Job> {
+        let message = (self.origin == Origin::Job).then(|| JobMessage::decode(&self.body).ok())??;
+        (message.job.run == self.run).then_some(message.job)
+    }
 }
 
 /// A dead letter that is held: dropped without an end, it goes back when the channel is closed.

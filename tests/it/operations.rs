@@ -317,7 +317,7 @@ fn of_two_letters_of_a_job_the_second_one_sent_back_does_not_forget_that_the_job
     assert_eq!(yard.runtime.block_on(runs.get("r")).unwrap().unwrap().dead, 1);
     // As after the first one of them: sent back, and started by a worker.
     yard.runtime.block_on(async {
-        runs.revived("r", &[&id]).await.unwrap();
+        runs.revived("r", std::slice::from_ref(&id)).await.unwrap();
         yard.fleet.jobs.end("r", &id).await.unwrap();
         yard.fleet.jobs.start("r", &id).await.unwrap();
     });

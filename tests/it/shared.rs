@@ -132,8 +132,8 @@ async fn a_dead_letter_counts_once_and_is_not_started_until_it_is_sent_back() {
     assert_eq!(jobs.start_first("r", &a.id()).await.unwrap(), Start::Dead);
     assert_eq!(jobs.start("r", &a.id()).await.unwrap(), Start::Dead);
     assert_eq!(jobs.under_way("r").await.unwrap(), UnderWay::default());
-    assert_eq!(runs.revived("r", &[&a.id()]).await.unwrap(), 1);
-    assert_eq!((runs.revived("r", &[&a.id()]).await.unwrap(), dead().await), (0, 1));
+    assert_eq!(runs.revived("r", &[a.id()]).await.unwrap(), 1);
+    assert_eq!((runs.revived("r", &[a.id()]).await.unwrap(), dead().await), (0, 1));
     assert_eq!(jobs.start_first("r", &a.id()).await.unwrap(), Start::Yes(Started(1)));
     assert_eq!(jobs.start_first("r", &a.id()).await.unwrap(), Start::Suspect);
     runs.buried("r", &[&a.id(), &b.id()]).await.unwrap();

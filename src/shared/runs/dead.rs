@@ -31,7 +31,7 @@ impl Runs {
                  return redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])",
             )
         });
-        let what = serde_json::to_string(&(job.revision, &job.item_id)).unwrap_or_default();
+        let what = format!("{} {}", job.revision, job.item_id);
         let Keys { started, parked, dead } = keys(&self.redis, &job.run);
         let step = DIE.on(&started).key(&parked).key(&dead).arg(job.id()).arg(what);
         self.redis.run::<u64>(&step).await.map(|_| ())
@@ -42,8 +42,8 @@ impl Runs {
         let dead: BTreeMap<String, String> =
             self.redis.command(redis::cmd("HGETALL").arg(keys(&self.redis, name).dead)).await?;
         let job = |(id, what): (String, String)| {
-            let (revision, item_id) = serde_json::from_str(&what).ok()?;
-            Some(DeadJob { id, item_id, revision })
+            let (revision, item_id) = what.split_once(' ')?;
+            Some(DeadJob { id, item_id: item_id.to_owned(), revision: revision.parse().ok()? })
         };
         Ok(dead.into_iter().filter_map(job).collect())
     }
@@ -58,13 +58,13 @@ impl Runs {
     }
 
     /// These jobs are sent again: they count as dead no more, and their run is worked on again. How many of them were dead.
-    pub async fn revived(&self, name: &str, job_ids: &[&str]) -> Result<u64, StateError> {
+    pub async fn revived(&self, name: &str, job_ids: &[String]) -> Result<u64, StateError> {
         static REVIVE: LazyLock<Script> =
             LazyLock::new(|| Script::new(&format!("{OPEN} return redis.call('HDEL', KEYS[2], unpack(ARGV))")));
         let (info, dead) = (self.info_key(name), keys(&self.redis, name).dead);
         let mut revived = 0;
         for some in job_ids.chunks(1000) {
-            let step = some.iter().fold(REVIVE.on(&info).key(&dead), |step, job| step.arg(*job));
+            let step = some.iter().fold(REVIVE.on(&info).key(&dead), |step, job| step.arg(job));
             revived += self.redis.run::<u64>(&step).await?;
         }
         Ok(revived)
