@@ -628,7 +628,7 @@ async fn a_download_has_its_whole_time_once_its_turn_has_come() {
     assert_eq!((bench.stats().downloads, bench.server.asked().len()), (6, 6));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_download_nobody_waits_for_leaves_nothing() {
     let (begun, content) = (Arc::new(AtomicUsize::new(0)), clip(1));
     let seen = Arc::clone(&begun);
@@ -642,12 +642,7 @@ async fn a_download_nobody_waits_for_leaves_nothing() {
     }
     drop(call);
     // A file that is just being made ends on a thread of its own.
-    let nothing = async {
-        while fs::read_dir(bench.cache("making")).unwrap().next().is_some() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), nothing).await.unwrap();
+    until("nothing is left", || fs::read_dir(bench.cache("making")).unwrap().next().is_none().then_some(()));
     bench.prepare("/a").await.unwrap();
 }
 

@@ -36,7 +36,7 @@ pub(crate) use broker::Broker;
 #[cfg(feature = "fleet")]
 pub(crate) use cable::Cable;
 pub(crate) use command::{Aurelia, Output, Running};
-pub(crate) use relay::{Relay, Sent};
+pub(crate) use relay::{Relay, Sent, client};
 pub(crate) use sim::Sim;
 pub(crate) use workdir::{Workdir, corpus, records, superseded};
 

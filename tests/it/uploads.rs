@@ -8,7 +8,7 @@ use aurelia::simulator::{FileFaults, FileSettings, FileStats, Limit, Scripted, S
 use serde_json::{Value, json};
 
 use crate::support::command::GEMINI_KEY;
-use crate::support::{Aurelia, Output, Sim, Workdir, corpus, records, until};
+use crate::support::{Aurelia, Output, Sim, Workdir, client, corpus, records, until};
 
 /// Every clip is uploaded, however small; replies and uploads are shared by all runs of a folder.
 const CONFIG: &str = "[providers.gemini]\ninline_mib = 0\n[shared]\nurl = \"embedded:../state.sqlite\"\n";
@@ -395,13 +395,6 @@ fn where_two_of_three_clips_fit_the_one_that_nobody_needs_goes_and_every_job_end
         assert!(found.deletes >= 1 && found.live_bytes <= room, "{name}: {found:?}");
         assert_eq!(found.live_files, found.finalized - found.deletes, "{name}: {found:?}");
     }
-}
-
-/// A client for what is asked past the program.
-fn client() -> reqwest::Client {
-    // Somebody may have installed it already.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
 /// Uploads a file as others with our key do; its name.

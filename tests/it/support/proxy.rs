@@ -1,6 +1,6 @@
 //! A proxy for https: it leads wherever a test says, and tells where it was asked to go.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -40,7 +40,8 @@ fn lead(stream: TcpStream, port: u16, asked: &Mutex<Vec<String>>) -> std::io::Re
     let mut client = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     client.read_line(&mut line)?;
-    asked.lock().unwrap().push(line.split(' ').nth(1).unwrap_or_default().to_owned());
+    let place = line.split(' ').nth(1).ok_or(ErrorKind::InvalidInput)?;
+    asked.lock().unwrap().push(place.to_owned());
     while line.trim_end() != "" {
         line.clear();
         client.read_line(&mut line)?;

@@ -31,6 +31,13 @@ struct Shared {
     rewrite: Rewrite,
 }
 
+/// A client for what is asked past the program.
+pub(crate) fn client() -> reqwest::Client {
+    // Somebody may have installed it already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
 /// A relay that runs.
 pub(crate) struct Relay {
     addr: SocketAddr,
@@ -46,9 +53,7 @@ impl Relay {
 
     /// A relay before `sim`; `rewrite` sees each request that was answered, with the text of the reply.
     pub(crate) fn start(sim: &Sim, rewrite: impl Fn(&Sent, &str) -> Option<String> + Send + Sync + 'static) -> Self {
-        // Somebody may have installed it already.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = client();
         let shared =
             Arc::new(Shared { target: sim.base_url(), client, sent: Mutex::default(), rewrite: Box::new(rewrite) });
         let router = Router::new().fallback(pass).with_state(Arc::clone(&shared));
