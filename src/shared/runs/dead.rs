@@ -8,6 +8,7 @@ use super::{OPEN, Runs};
 use crate::job::Job;
 use crate::shared::Script;
 use crate::shared::jobs::{Keys, keys};
+use crate::shared::script::Step;
 use crate::state::StateError;
 
 /// A job that is a dead letter.
@@ -64,7 +65,7 @@ impl Runs {
         let (info, dead) = (self.info_key(name), keys(&self.redis, name).dead);
         let mut revived = 0;
         for some in job_ids.chunks(1000) {
-            let step = some.iter().fold(REVIVE.on(&info).key(&dead), |step, job| step.arg(job));
+            let step = some.iter().fold(REVIVE.on(&info).key(&dead), Step::arg);
             revived += self.redis.run::<u64>(&step).await?;
         }
         Ok(revived)
